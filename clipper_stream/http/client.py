@@ -26,6 +26,7 @@ from clipper_stream.http.query_status import QueryStatus
 from clipper_stream.models.allowlist import plain_url
 from clipper_topics import codec
 from clipper_topics.plain_values import UNENCODABLE, plain
+from clipper_topics.prediction import REFUSALS
 
 T = TypeVar("T")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
@@ -55,6 +56,7 @@ class HttpClient:
         url: Of the gateway, `http://HOST:PORT` or `https://HOST`.
         api_key: The key, where the gateway asks for one.
         timeout_s: How long a call waits with all its attempts, in seconds, unless it says otherwise.
+        raise_refusals: Whether a query at fault raises `RequestRefused` where the gateway answers it with the default.
         retries: Further attempts after no connection, 429, 502 or 503, each after as long as the gateway asks for.
         transport: Of httpx, for example with certificates of one's own.
         sleep: Waits between attempts.
@@ -67,6 +69,7 @@ class HttpClient:
         api_key: str | None = None,
         timeout_s: float = 10.0,
         retries: int = 5,
+        raise_refusals: bool = True,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
@@ -76,6 +79,7 @@ class HttpClient:
         if api_key is not None and not _HEADER_TEXT.fullmatch(api_key):
             raise InvalidSetting("api_key is empty, or has a character that no header takes: give printable ASCII")
         headers = {"content-type": "application/json"} | ({} if api_key is None else {"x-api-key": api_key})
+        self._raise_refusals = raise_refusals
         self._url, self._timeout_s, self._retries, self._sleep = url, timeout_s, retries, sleep
         self._http = httpx.AsyncClient(base_url=url, headers=headers, limits=_LIMITS, transport=transport)
 
@@ -151,7 +155,11 @@ class HttpClient:
         headers = {"idempotency-key": query_id} if _HEADER_TEXT.fullmatch(query_id) else {}
         path = f"/v1/applications/{quote(application, safe='')}/predict"
         found = await self._exchange("POST", path, query_id, limit_s, content=body, headers=headers)
-        return read_answer(found.content, time.perf_counter() - started_s)
+        answer = read_answer(found.content, time.perf_counter() - started_s)
+        if self._raise_refusals and answer.reason in REFUSALS:
+            text = f"{answer.reason}: {answer.explanation}"
+            raise RequestRefused(text, status=found.status_code, query_id=answer.query_id)
+        return answer
 
     async def _exchange(
         self, method: str, path: str, query_id: str | None = None, limit_s: float | None = None, **request: Any

@@ -23,8 +23,8 @@ import numpy as np
 from clipper_gateway.errors import Refusal
 from clipper_stream.client.client_records import plain
 from clipper_stream.errors import shown
+from clipper_stream.models.row_spec import NUMERIC
 from clipper_stream.models.runtimes.oip_tensors import DATATYPES
-from clipper_stream.query.inputs import NUMERIC
 from clipper_topics.manifests import ApplicationManifest, InputSpec
 from clipper_topics.query import MOST_ROWS
 

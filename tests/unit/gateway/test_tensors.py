@@ -17,7 +17,8 @@ from clipper_gateway.tensors import (
     tensor_of_bytes,
     tensor_of_json,
 )
-from clipper_stream.query.inputs import RowSpec, to_matrix
+from clipper_stream.models.row_spec import RowSpec
+from clipper_stream.query.inputs import to_matrix
 from clipper_topics.manifests import ApplicationManifest, InputSpec
 
 INTEGERS = ["INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"]
