@@ -144,7 +144,7 @@ def test_what_a_file_was_fitted_with_is_tried_shown_and_written_down(ended, tmp_
     columns = ColumnTransformer([("numbers", SimpleImputer(), ["age"]), ("texts", texts, ["plan"])])
     (tmp_path / "models").mkdir()
     skops.io.dump(make_pipeline(columns, LogisticRegression()).fit(rows, [0, 1, 1, 0]), "models/Churn_1.skops")
-    (tmp_path / "rows.jsonl").write_text('{"plan": "pro", "age": 41}\n{}\n["basic", 22.5]\n')
+    (tmp_path / "rows.jsonl").write_text('{"plan": "pro", "age": 41}\n{}\n[22.5, "basic"]\n')
     code, said, err = ended("models/Churn_1.skops", f"--rows rows.jsonl --write models/clipper.toml {QUICK}")
     assert (code, err) == (
         exits.OK, "wrote models/clipper.toml: serve it with `clipper-stream up --config models/clipper.toml`\n"
