@@ -211,8 +211,16 @@ class SyncHttpClient(BlockingClient[HttpClient]):
         client.feedback(answer, label=3)
     """
 
-    def __init__(self, url: str, *, api_key: str | None = None, timeout_s: float = 10.0, retries: int = 5) -> None:
-        client = HttpClient(url, api_key=api_key, timeout_s=timeout_s, retries=retries)
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 10.0,
+        retries: int = 5,
+        raise_refusals: bool = True,
+    ) -> None:
+        client = HttpClient(url, api_key=api_key, timeout_s=timeout_s, retries=retries, raise_refusals=raise_refusals)
         super().__init__(client, GatewayUnavailable)
 
     predict = blocking(HttpClient.predict)

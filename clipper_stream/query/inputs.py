@@ -109,12 +109,11 @@ def convert(spec: RowSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
 
 def _check_finite(spec: RowSpec, matrix: np.ndarray) -> None:
     """Refuse infinity, and NaN where the spec has no missing values."""
-    found = ["infinity, or a number too large"] if np.isinf(matrix).any() else []
-    found += ["NaN"] if not spec.missing and np.isnan(matrix).any() else []
-    if found:
-        raise InvalidInput(
-            f"{' and '.join(found)} for {spec.dtype}: give {_expected(spec)}, all finite{_declare(spec)}"
-        )
+    wanted = f"for {spec.dtype}: give {_expected(spec)}, all finite"
+    if np.isinf(matrix).any():
+        raise InvalidInput(f"infinity, or a number too large {wanted}")
+    if not spec.missing:
+        raise InvalidInput(f"NaN {wanted}{_declare(spec)}")
 
 
 def _declare(spec: RowSpec) -> str:

@@ -122,7 +122,8 @@ def rows_of(tensor: Tensor, spec: InputSpec, most_rows: int = MOST_ROWS) -> list
         is_own = is_own or spec.dtype not in NUMERIC
         flat = tensor.data if is_own else _checked(tensor.name, DATATYPES[spec.dtype], tensor.data)
         return _nested(flat, shape)
-    values = [_value(tensor.name, spec.dtype, element) for element in tensor.data]
+    dtype = "json" if spec.columns else spec.dtype
+    values = [_value(tensor.name, dtype, element) for element in tensor.data]
     return values if len(values) == shape[0] else _nested(values, shape)
 
 
