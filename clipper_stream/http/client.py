@@ -26,7 +26,6 @@ from clipper_stream.http.query_status import QueryStatus
 from clipper_stream.models.allowlist import plain_url
 from clipper_topics import codec
 from clipper_topics.plain_values import UNENCODABLE, plain
-from clipper_topics.prediction import REFUSALS
 
 T = TypeVar("T")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
@@ -56,7 +55,7 @@ class HttpClient:
         url: Of the gateway, `http://HOST:PORT` or `https://HOST`.
         api_key: The key, where the gateway asks for one.
         timeout_s: How long a call waits with all its attempts, in seconds, unless it says otherwise.
-        raise_refusals: Whether a query at fault raises `RequestRefused` where the gateway answers it with the default.
+        raise_refusals: Whether a query at fault raises `RequestRefused`; else its answer is the default, with the reason.
         retries: Further attempts after no connection, 429, 502 or 503, each after as long as the gateway asks for.
         transport: Of httpx, for example with certificates of one's own.
         sleep: Waits between attempts.
@@ -79,7 +78,7 @@ class HttpClient:
         if api_key is not None and not _HEADER_TEXT.fullmatch(api_key):
             raise InvalidSetting("api_key is empty, or has a character that no header takes: give printable ASCII")
         headers = {"content-type": "application/json"} | ({} if api_key is None else {"x-api-key": api_key})
-        self._raise_refusals = raise_refusals
+        self._lenience: dict[str, Any] = {} if raise_refusals else {"strict": False}
         self._url, self._timeout_s, self._retries, self._sleep = url, timeout_s, retries, sleep
         self._http = httpx.AsyncClient(base_url=url, headers=headers, limits=_LIMITS, transport=transport)
 
@@ -150,16 +149,12 @@ class HttpClient:
         started_s, query_id = time.perf_counter(), uuid.uuid4().hex if query_id is None else query_id
         limit_s = options.pop("timeout_s", None)
         given = {name: value for name, value in options.items() if value is not None}
-        body = _body_of({"query_id": query_id, **rows, **given})
+        body = _body_of({"query_id": query_id, **rows, **given, **self._lenience})
         # an id that no header can hold is in the body only
         headers = {"idempotency-key": query_id} if _HEADER_TEXT.fullmatch(query_id) else {}
         path = f"/v1/applications/{quote(application, safe='')}/predict"
         found = await self._exchange("POST", path, query_id, limit_s, content=body, headers=headers)
-        answer = read_answer(found.content, time.perf_counter() - started_s)
-        if self._raise_refusals and answer.reason in REFUSALS:
-            text = f"{answer.reason}: {answer.explanation}"
-            raise RequestRefused(text, status=found.status_code, query_id=answer.query_id)
-        return answer
+        return read_answer(found.content, time.perf_counter() - started_s)
 
     async def _exchange(
         self, method: str, path: str, query_id: str | None = None, limit_s: float | None = None, **request: Any
