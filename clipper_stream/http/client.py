@@ -55,7 +55,7 @@ class HttpClient:
         url: Of the gateway, `http://HOST:PORT` or `https://HOST`.
         api_key: The key, where the gateway asks for one.
         timeout_s: How long a call waits with all its attempts, in seconds, unless it says otherwise.
-        raise_refusals: Whether a query at fault raises `RequestRefused`; else its answer is the default with the reason.
+        raise_refusals: Whether a query at fault raises `RequestRefused`; else its answer is the default output.
         retries: Further attempts after no connection, 429, 502 or 503, each after as long as the gateway asks for.
         transport: Of httpx, for example with certificates of one's own.
         sleep: Waits between attempts.
