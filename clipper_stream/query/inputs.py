@@ -287,7 +287,7 @@ def _table_row(spec: RowSpec, row: Any) -> dict[str, Any]:
         given = [*row]
     else:
         raise InvalidInput(f"{_described([row])}: give an object, or a list, with the {len(columns)} columns")
-    found = {}
+    found: dict[str, Any] = {}
     for column, value in zip(columns, given, strict=True):
         if value is None or value != value:  # NaN  # noqa: PLR0124
             if not spec.missing:

@@ -26,7 +26,7 @@ CONFIGURATION = """
 name = "churn"
 models = ["churn:1"]
 policy = { name = "exp3", parameters = { exploration = 0.3 } }
-objective_ms = 2000
+objective_ms = 5000
 default_output = 0
 rollout = { margin = 0.05, steps = [0.4], least = 60 }
 

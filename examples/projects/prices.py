@@ -23,7 +23,7 @@ models = ["prices:1"]
 policy = { name = "exp4" }
 combiner = "mean"
 loss = "absolute"
-objective_ms = 2000
+objective_ms = 5000
 default_output = 0.5
 rollout = { margin = 0.05, steps = [0.4], least = 60 }
 

@@ -23,7 +23,7 @@ CONFIGURATION = """
 name = "shops"
 models = ["north:1", "south:1"]
 policy = { name = "exp3", parameters = { exploration = 0.3 } }
-objective_ms = 2000
+objective_ms = 5000
 default_output = 0
 rollout = { margin = 0.05, steps = [0.4], least = 60 }
 

@@ -20,7 +20,7 @@ name = "tickets"
 input = { dtype = "text" }
 models = ["keywords:1"]
 policy = { name = "exp3", parameters = { exploration = 0.3 } }
-objective_ms = 2000
+objective_ms = 5000
 default_output = "other"
 rollout = { margin = 0.05, steps = [0.4], least = 60 }
 
@@ -65,6 +65,7 @@ def project() -> Project:
         traffic=Dataset(texts, teams),
         canary="bayes:1",
         candidates=("exp3", "keywords:1", "bayes:1"),
+        modules=("ticket_models",),
     )
 
 

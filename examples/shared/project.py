@@ -23,6 +23,7 @@ partitions = 2
 
 [models]
 allowed_locations = ["{folder}"]
+allowed_modules = {modules}
 
 """
 
@@ -39,6 +40,7 @@ class Project:
         canary: The version, `name:version`, that is deployed while traffic flows.
         candidates: Of the evaluation.
         contexts: Of each row of the traffic.
+        modules: That models are in.
     """
 
     application: str
@@ -48,6 +50,7 @@ class Project:
     canary: str
     candidates: Sequence[str]
     contexts: Sequence[str] = ()
+    modules: Sequence[str] = ()
 
 
 async def run(project: Project, rate: float, out: Path) -> dict[str, Any]:
@@ -56,9 +59,10 @@ async def run(project: Project, rate: float, out: Path) -> dict[str, Any]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{name}-")))
         targets = await asyncio.to_thread(project.train, folder)
-        configuration = HEAD.replace("{folder}", str(folder)) + project.configuration
-        for ref, target in targets.items():
-            configuration = configuration.replace(f"{{{ref}}}", target)
+        allowed = {"{folder}": str(folder), "{modules}": json.dumps(project.modules)}
+        configuration = HEAD + project.configuration
+        for name_in_braces, text in (allowed | {f"{{{ref}}}": target for ref, target in targets.items()}).items():
+            configuration = configuration.replace(name_in_braces, text)
         up = stack.enter_context(PipelineProcess(folder, configuration))
         bootstrap = await asyncio.to_thread(up.wait_ready)
         operator = RolloutOperator(bootstrap, folder, name)
@@ -89,7 +93,7 @@ async def run(project: Project, rate: float, out: Path) -> dict[str, Any]:
 def main(project: Project) -> None:
     """Run the project, print and write the figures, and fail when a query was lost."""
     parser = argparse.ArgumentParser(description="From model files to a promoted canary and an evaluation.")
-    parser.add_argument("--rate", type=float, default=100.0, help="queries a second")
+    parser.add_argument("--rate", type=float, default=50.0, help="queries a second")
     parser.add_argument("--out", type=Path, default=Path("demo-report"), help="folder of the figures")
     options = parser.parse_args()
     out = options.out.resolve()

@@ -116,7 +116,7 @@ def test_a_project_leads_in_one_command_from_its_files_to_a_promoted_canary_and_
     assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
     figures = json.loads((tmp_path / f"{name}.json").read_text())
     assert (figures["lost"], figures["defaults"], figures["feedbacks"]) == (0, 0, figures["queries"])
-    assert figures["changes"][1:] == [f"deploy {canary}", f"step {canary}", f"promote {canary}"]
+    assert figures["changes"][1:] == [f"canary {canary}", f"promote {canary}"]
     losses = figures["losses"]
     assert losses[canary]["high"] < losses[first]["low"], losses
     assert losses[canary]["value"] + gain < losses[first]["value"], losses

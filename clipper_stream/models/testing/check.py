@@ -142,7 +142,11 @@ def random_rows(spec: RowSpec, count: int = 16) -> Rows:
     """
     rng = np.random.default_rng(0)
     if spec.columns:
-        values = {"number": [*map(float, range(count))], "text": [*_WORDS], "date": ["2026-01-31T09:30:00"]}
+        values: dict[str, list[Any]] = {
+            "number": [*map(float, range(count))],
+            "text": [*_WORDS],
+            "date": ["2026-01-31T09:30:00"],
+        }
         return [{name: values[dtype][row % len(values[dtype])] for name, dtype in spec.columns} for row in range(count)]
     if spec.dtype == "text":
         return random.Random(0).choices(_WORDS, k=count)  # noqa: S311 - samples, no secrets

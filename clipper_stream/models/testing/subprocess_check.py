@@ -38,8 +38,8 @@ def load_in_subprocess(
     Raises:
         OSError: the process ended with an error, or not at all; the message is its last line.
     """
-    asked = {"source": {**source, "files": asdict(source["files"])}, "spec": asdict(spec)}
-    asked["rows"] = None if rows is None else _written(rows)
+    named = {**source, "files": asdict(source["files"])}
+    asked = {"source": named, "spec": asdict(spec), "rows": None if rows is None else _written(rows)}
     seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": seed}
     try:
