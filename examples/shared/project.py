@@ -59,10 +59,9 @@ async def run(project: Project, rate: float, out: Path) -> dict[str, Any]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{name}-")))
         targets = await asyncio.to_thread(project.train, folder)
-        allowed = {"{folder}": str(folder), "{modules}": json.dumps(project.modules)}
         configuration = HEAD + project.configuration
-        for name_in_braces, text in (allowed | {f"{{{ref}}}": target for ref, target in targets.items()}).items():
-            configuration = configuration.replace(name_in_braces, text)
+        for field, text in {"folder": str(folder), "modules": json.dumps(project.modules), **targets}.items():
+            configuration = configuration.replace(f"{{{field}}}", text)
         up = stack.enter_context(PipelineProcess(folder, configuration))
         bootstrap = await asyncio.to_thread(up.wait_ready)
         operator = RolloutOperator(bootstrap, folder, name)
