@@ -117,9 +117,9 @@ def test_a_project_leads_in_one_command_from_its_files_to_a_promoted_canary_and_
     figures = json.loads((tmp_path / f"{name}.json").read_text())
     assert (figures["lost"], figures["defaults"], figures["feedbacks"]) == (0, 0, figures["queries"])
     assert figures["changes"][1:] == [f"canary {canary}", f"promote {canary}"]
-    losses = figures["losses"]
-    assert losses[canary]["high"] < losses[first]["low"], losses
-    assert losses[canary]["value"] + gain < losses[first]["value"], losses
+    before, after = (figures["losses"][f"model {ref}"] for ref in (first, canary))
+    assert after["high"] < before["low"], figures["losses"]
+    assert after["value"] + gain < before["value"], figures["losses"]
 
 
 @pytest.mark.long
