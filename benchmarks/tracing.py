@@ -53,8 +53,8 @@ from clipper_agents.router.requests import OutputAgent, RequestSender
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox
 from clipper_agents.streaming.worker_process import settle_memory
 from clipper_stream.caching.cache import version_digest
+from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.query import Application, CandidateModel, Router
-from clipper_stream.query.inputs import RowSpec
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
 from clipper_topics.catalogue import Catalogue

@@ -25,7 +25,7 @@ Combined vote mean
 ScoreSums TrialEvidence TrialRule
 Detector make_spec Adwin PageHinkley
 LoggedDecision Label GivenLoss loss_of
-Model Runtime load_model predict_rows FileRules FunctionModel check_model assert_model Report
+Model Column RowSpec Runtime load_model predict_rows FileRules FunctionModel check_model assert_model Report
 parse_candidate DecisionColumns Estimator make_estimators
 Question
 evaluate Evaluation read_facts read_chunks write_page

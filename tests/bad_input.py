@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from clipper_stream.query.inputs import LISTED, NUMERIC
+from clipper_stream.models.row_spec import LISTED, NUMERIC
 from clipper_topics.codec import CONTENT_TYPE, FRAME_VERSION
 
 Fields = list[tuple[dict[str, Any], str]]

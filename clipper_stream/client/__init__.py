@@ -9,6 +9,7 @@ from clipper_stream.client.errors import (
     InvalidFeedback,
     InvalidQuery,
     PredictionTimeout,
+    QueryRefused,
     RecordTooLarge,
 )
 
@@ -21,6 +22,7 @@ __all__ = [
     "InvalidFeedback",
     "InvalidQuery",
     "PredictionTimeout",
+    "QueryRefused",
     "RecordTooLarge",
     "SyncClient",
 ]

@@ -14,7 +14,7 @@ from clipper_stream.client.client_records import (
     prepare_feedback,
     prepare_query,
 )
-from clipper_stream.client.errors import BrokerUnavailable, ClientClosed, PredictionTimeout
+from clipper_stream.client.errors import BrokerUnavailable, ClientClosed, PredictionTimeout, QueryRefused
 from clipper_stream.client.reader import PredictionReader, Waiting
 from clipper_stream.client.send_spans import SendSpans
 from clipper_stream.client.sender import RecordSender
@@ -23,7 +23,7 @@ from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import JSON, MSGPACK
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.feedback import Feedback
-from clipper_topics.prediction import Prediction
+from clipper_topics.prediction import REFUSALS, Prediction
 from clipper_topics.query import Query
 
 
@@ -51,6 +51,7 @@ class Client:
         prefix: Prefix of the deployment's topics.
         content_type: How queries and feedback are written: JSON, or msgpack, which costs the router less.
         send_timeout_s: How long to wait for Kafka's acknowledgement of a record, in seconds.
+        raise_refusals: Whether a query at fault raises `QueryRefused`; else its answer is the default, with the reason.
 
     Raises:
         InvalidSetting: an unknown content type, or a timeout that is not above 0.
@@ -64,6 +65,7 @@ class Client:
         prefix: str = "clipper",
         content_type: str = JSON,
         send_timeout_s: float = 5.0,
+        raise_refusals: bool = True,
     ) -> None:
         if content_type not in (JSON, MSGPACK):
             raise InvalidSetting(f"content_type {content_type!r}: use {JSON} or {MSGPACK}")
@@ -73,6 +75,7 @@ class Client:
         self._topics = Catalogue(prefix=prefix)
         self._content_type = content_type
         self._send_timeout_s = send_timeout_s
+        self._raise_refusals = raise_refusals
         self._partitions = 0
         self._waiting, self._spans = Waiting(), SendSpans()
         self._sender: RecordSender | None = None
@@ -147,6 +150,7 @@ class Client:
 
         Raises:
             InvalidQuery: the query cannot be sent as it is.
+            QueryRefused: its input does not fit, or there is no such application or model.
             RecordTooLarge: it is larger than Kafka takes.
             PredictionTimeout: no answer within `timeout_s`.
             BrokerUnavailable: Kafka did not take the query, or stopped delivering answers.
@@ -286,7 +290,10 @@ class Client:
         started_s = time.perf_counter()
         prediction, record, _ = await self.ask(query, timeout_s=timeout_s)
         latency_s = time.perf_counter() - started_s
-        return answer_of(prediction, partition=record.partition, key=record.key, latency_s=latency_s)
+        answer = answer_of(prediction, partition=record.partition, key=record.key, latency_s=latency_s)
+        if self._raise_refusals and answer.reason in REFUSALS:
+            raise QueryRefused(answer)
+        return answer
 
     def _late(self, application: str, record: Prepared, offset: int | None, timeout_s: float) -> Exception:
         if offset is None:
@@ -339,8 +346,15 @@ class SyncClient(BlockingClient[Client]):
         prefix: str = "clipper",
         content_type: str = JSON,
         send_timeout_s: float = 5.0,
+        raise_refusals: bool = True,
     ) -> None:
-        client = Client(kafka, prefix=prefix, content_type=content_type, send_timeout_s=send_timeout_s)
+        client = Client(
+            kafka,
+            prefix=prefix,
+            content_type=content_type,
+            send_timeout_s=send_timeout_s,
+            raise_refusals=raise_refusals,
+        )
         super().__init__(client, ClientClosed)
 
     predict = blocking(Client.predict)

@@ -4,10 +4,12 @@ call --> [check, encode] --> [send] --> router --> [read] --> Answer
               |                |          |           |
    InvalidQuery, RecordTooLarge|  PredictionTimeout   |
    InvalidFeedback       BrokerUnavailable      BrokerUnavailable
+QueryRefused: the router answered with the default, because the query is at fault
 credentials, certificates or rights that are not enough, at any of these: AccessRefused
 a call before `open` or after `close`: ClientClosed
 """
 
+from clipper_stream.answers import Answer
 from clipper_stream.errors import RequestError, SetupError
 
 
@@ -21,6 +23,18 @@ class InvalidFeedback(RequestError):
 
 class RecordTooLarge(RequestError):
     """The record is larger than Kafka takes; nothing was sent."""
+
+
+class QueryRefused(RequestError):
+    """The query was answered with the default, because its input, application or a model that it names is wrong.
+
+    Attributes:
+        answer: The answer, with the reason.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"{answer.reason}: {answer.explanation}")
+        self.answer = answer
 
 
 class PredictionTimeout(RequestError, TimeoutError):

@@ -192,7 +192,7 @@ def _effective(courses: Sequence[Replicate]) -> float:
 
 
 def _of_context(sums: BinnedSums, number: int, confidence: float) -> Estimate:
-    count, weight = sums.decisions[number], sums.weight[number]
+    count, weight = int(sums.decisions[number]), float(sums.weight[number])
     mean = float(sums.mean[number])
     if count < 2 or weight <= 0.0:  # noqa: PLR2004 (one has no variance)
         return Estimate(value=mean)

@@ -55,6 +55,7 @@ class HttpClient:
         url: Of the gateway, `http://HOST:PORT` or `https://HOST`.
         api_key: The key, where the gateway asks for one.
         timeout_s: How long a call waits with all its attempts, in seconds, unless it says otherwise.
+        raise_refusals: Whether a query at fault raises `RequestRefused`; else its answer is the default output.
         retries: Further attempts after no connection, 429, 502 or 503, each after as long as the gateway asks for.
         transport: Of httpx, for example with certificates of one's own.
         sleep: Waits between attempts.
@@ -67,6 +68,7 @@ class HttpClient:
         api_key: str | None = None,
         timeout_s: float = 10.0,
         retries: int = 5,
+        raise_refusals: bool = True,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
@@ -76,6 +78,7 @@ class HttpClient:
         if api_key is not None and not _HEADER_TEXT.fullmatch(api_key):
             raise InvalidSetting("api_key is empty, or has a character that no header takes: give printable ASCII")
         headers = {"content-type": "application/json"} | ({} if api_key is None else {"x-api-key": api_key})
+        self._lenience: dict[str, Any] = {} if raise_refusals else {"strict": False}
         self._url, self._timeout_s, self._retries, self._sleep = url, timeout_s, retries, sleep
         self._http = httpx.AsyncClient(base_url=url, headers=headers, limits=_LIMITS, transport=transport)
 
@@ -146,7 +149,7 @@ class HttpClient:
         started_s, query_id = time.perf_counter(), uuid.uuid4().hex if query_id is None else query_id
         limit_s = options.pop("timeout_s", None)
         given = {name: value for name, value in options.items() if value is not None}
-        body = _body_of({"query_id": query_id, **rows, **given})
+        body = _body_of({"query_id": query_id, **rows, **given, **self._lenience})
         # an id that no header can hold is in the body only
         headers = {"idempotency-key": query_id} if _HEADER_TEXT.fullmatch(query_id) else {}
         path = f"/v1/applications/{quote(application, safe='')}/predict"
@@ -203,8 +206,16 @@ class SyncHttpClient(BlockingClient[HttpClient]):
         client.feedback(answer, label=3)
     """
 
-    def __init__(self, url: str, *, api_key: str | None = None, timeout_s: float = 10.0, retries: int = 5) -> None:
-        client = HttpClient(url, api_key=api_key, timeout_s=timeout_s, retries=retries)
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 10.0,
+        retries: int = 5,
+        raise_refusals: bool = True,
+    ) -> None:
+        client = HttpClient(url, api_key=api_key, timeout_s=timeout_s, retries=retries, raise_refusals=raise_refusals)
         super().__init__(client, GatewayUnavailable)
 
     predict = blocking(HttpClient.predict)

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from clipper_stream.errors import ModelNotLoaded, UnknownName, shown
 from clipper_stream.models.allowlist import local_path
 from clipper_stream.models.model import Model
+from clipper_stream.models.row_spec import Column
 from clipper_stream.models.runtimes import (
     boosters,
     mlflow_pyfunc,
@@ -27,7 +28,7 @@ from clipper_stream.models.runtimes import (
     python_function,
     sklearn_estimators,
 )
-from clipper_stream.models.runtimes.model_files import STRICT, FileRules
+from clipper_stream.models.runtimes.model_files import STRICT, FileRules, ModelFile
 
 
 class Runtime(Protocol):
@@ -54,8 +55,8 @@ class Runtime(Protocol):
         """The bytes whose digest the manifest states, empty when the model has no file."""
         ...
 
-    def load(self, uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None, /) -> Model:
-        """The model of the bytes that `read` gave, or whose digest was stated; `allowed` is None where all is."""
+    def load(self, uri: str, file: ModelFile, /) -> Model:
+        """The model of the bytes that `read` gave, or whose digest was stated."""
         ...
 
 
@@ -90,6 +91,7 @@ def load_model(
     sha256: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     *,
+    columns: Sequence[Column] = (),
     allowed: Sequence[str] | None = None,
     files: FileRules = STRICT,
     runtimes: Mapping[str, Runtime] = RUNTIMES,
@@ -101,6 +103,7 @@ def load_model(
         uri: What the runtime loads: `package.module:attribute`, or the path or URI of a file.
         sha256: Hexadecimal digest that the model's file (for a Python function: its module's file) must have.
         parameters: Keyword arguments for the runtime.
+        columns: Of a row, which is a dictionary then; none: a row is no row of a table.
         allowed: Packages, modules and directories that must hold what is loaded; None allows all, for a program that
             loads what it names itself.
         files: What the operator says about model files.
@@ -118,7 +121,7 @@ def load_model(
     elsewhere = found.NEEDS_DIGEST and local_path(uri) is None
     content = files.fetched(uri, expected) if elsewhere and expected else found.read(uri)
     _check_digest(uri, content, expected, required=found.NEEDS_DIGEST)
-    return found.load(uri, content, parameters or {}, allowed)
+    return found.load(uri, ModelFile(content, parameters or {}, allowed, columns))
 
 
 def check_allowed(

@@ -112,23 +112,6 @@ def explain(error: BaseException) -> str:
     return text.encode("utf-8", "replace").decode()[:_MAX_EXPLANATION]
 
 
-_EMPTY = {"text": "", "bytes": b""}
-"""A row of the non-numeric kinds of which one is known without the model; a `json` row can be anything."""
-
-
-def sample_rows(dtype: str, shape: list[int] | None, rows: int) -> Rows | None:
-    """Rows of zeros, or empty texts; None when the input spec of a manifest does not say what a row is.
-
-    >>> sample_rows("uint8", [2], 1), sample_rows("text", None, 2), sample_rows("float32", None, 1)
-    (array([[0, 0]], dtype=uint8), ['', ''], None)
-    """
-    if dtype in _EMPTY:
-        return [_EMPTY[dtype]] * rows
-    if dtype == "json" or shape is None:
-        return None
-    return np.zeros((rows, *shape), dtype)
-
-
 def warm_up(model: Model, sample: Rows | None) -> str | None:
     """Call the model once, by its own `warm_up` if it has one, or else with the sample; return why that failed.
 

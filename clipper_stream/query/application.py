@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from clipper_stream.query.inputs import RowSpec
+from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.selection.distribution import ActionDistribution, audited
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState

@@ -6,63 +6,35 @@ Rules of this file:
 - true and false count as 1 and 0. Text is no number. Integer dtypes refuse fractions and overflow; a whole number may
   be written as a float (3.0), below 2^53, where every float is one integer only.
 - A `json` row is passed on as it is, within what msgpack can hold: integers of 64 bits, text keys, `MAX_DEPTH` levels.
-- NaN and infinity are refused: JSON cannot carry them, and most models answer them with an exception or with nonsense.
+- A row of a table becomes a dictionary of its columns in their order: floats, texts, dates as ISO 8601 in UTC, None.
+- Null and NaN, which JSON writes as null, are missing values where the spec has some, and refused elsewhere. So is
+  infinity, everywhere: most models answer it with an exception or with nonsense.
 """
 
 import base64
 import binascii
 import math
 import struct
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
 
-from clipper_stream.errors import InvalidInput, InvalidSetting, shown
-
-NUMERIC = ("float32", "float64", "int32", "int64", "uint8")
-"""Element types of numeric rows."""
-LISTED = ("text", "bytes", "json")
-"""Element types of the other rows."""
+from clipper_stream.errors import InvalidInput, shown
+from clipper_stream.models.row_spec import Column, RowSpec
 
 MAX_DEPTH = 32
 """Deeper nesting of a `json` row is taken for a mistake, or an attack, long before any encoder's recursion limit."""
 
+_NULL = "is null, as which JSON writes NaN too"
 _BINARY = (bytes, bytearray, memoryview)
 _EXACT_BELOW = 2**53
 _LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what msgpack, and so a frame to a host, can hold
-
-
-@dataclass(frozen=True, slots=True)
-class RowSpec:
-    """What one row of input looks like.
-
-    Attributes:
-        dtype: One of `NUMERIC`, or `text`, `bytes` (in JSON `{"base64": "..."}`) or `json` (passed on as it is).
-        shape: Shape of a numeric row, `()` for a plain number; None: one dimension of any length.
-
-    Raises:
-        InvalidSetting: an unknown dtype, or a shape with a dimension that is no positive integer.
-
-    >>> to_matrix(RowSpec("float32", (2,)), [[1, 2], [3, 4]]).shape
-    (2, 2)
-    """
-
-    dtype: str = "float32"
-    shape: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.dtype not in (*NUMERIC, *LISTED):
-            raise InvalidSetting(f"dtype {self.dtype!r}: use one of {', '.join((*NUMERIC, *LISTED))}")
-        if self.shape is not None and not all(type(length) is int and length > 0 for length in self.shape):
-            raise InvalidSetting(f"shape {self.shape!r}: give positive integers, as [64] or [28, 28]")
-
-    @property
-    def numeric(self) -> bool:
-        return self.dtype in NUMERIC
 
 
 class UndecodedRow(Protocol):
@@ -122,6 +94,8 @@ def convert(spec: RowSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
     if spec.dtype == "json":
         _check_json(rows)
         return list(rows)
+    if spec.columns:
+        return [_table_row(spec, row) for row in rows]
     if not spec.numeric:
         read = _READERS[spec.dtype]
         return [read(row) for row in rows]
@@ -129,8 +103,22 @@ def convert(spec: RowSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
         return np.empty((0, *(spec.shape or ())), spec.dtype)
     matrix = _from_bytes(spec, rows) if isinstance(rows[0], _BINARY) else _from_numbers(spec, rows)
     if matrix.dtype.kind == "f" and not np.isfinite(matrix).all():
-        raise InvalidInput(f"NaN, infinity or a number too large for {spec.dtype}: give {_expected(spec)}, all finite")
+        _check_finite(spec, matrix)
     return matrix
+
+
+def _check_finite(spec: RowSpec, matrix: np.ndarray) -> None:
+    """Refuse infinity, and NaN where the spec has no missing values."""
+    wanted = f"for {spec.dtype}: give {_expected(spec)}, all finite"
+    if np.isinf(matrix).any():
+        raise InvalidInput(f"infinity, or a number too large {wanted}")
+    if not spec.missing:
+        raise InvalidInput(f"NaN {wanted}{_declare(spec)}")
+
+
+def _declare(spec: RowSpec) -> str:
+    """What to do where values are missing, and the spec says that none is."""
+    return "" if spec.missing else ", or declare `missing = true` in the input"
 
 
 def _first_failing(spec: RowSpec, rows: Sequence[Any]) -> int | None:
@@ -188,11 +176,12 @@ def _from_numbers(spec: RowSpec, rows: Sequence[Any]) -> np.ndarray:
     if packed is not None:
         return _to_float(spec, packed)
     try:
-        found = np.asarray(rows if _may_be_numbers(rows) else None)
-    except ValueError:  # lists of different lengths
+        found = np.asarray(rows, np.float64 if spec.missing else None) if _may_be_numbers(rows) else np.asarray(None)
+    except (ValueError, OverflowError):  # lists of different lengths
         found = np.asarray(None)
     if found.dtype.kind not in "iufb":
-        raise InvalidInput(f"{_described(rows)}: give {_expected(spec)}")
+        null = f", a number of which {_NULL}" if _has_null(rows) else ""
+        raise InvalidInput(f"{_described(rows)}{null}: give {_expected(spec)}{_declare(spec) if null else ''}")
     shape = found.shape[1:]
     if shape != spec.shape if spec.shape is not None else len(shape) != 1 or shape[0] == 0:
         raise InvalidInput(f"a row of shape {list(shape)}: give {_expected(spec)}")
@@ -212,6 +201,11 @@ def _may_be_numbers(rows: Sequence[Any]) -> bool:
         if not any(issubclass(kind, list | tuple) for kind in kinds):
             return True
         level = [*chain.from_iterable(member for member in level if isinstance(member, list | tuple))]
+
+
+def _has_null(rows: Sequence[Any]) -> bool:
+    """Whether a row is null, or has a null among its numbers."""
+    return any(row is None or (isinstance(row, list | tuple) and None in row) for row in rows)
 
 
 def _packed(spec: RowSpec, rows: Sequence[Any]) -> np.ndarray | None:
@@ -280,6 +274,54 @@ def _bytes(row: Any) -> bytes:
         raise InvalidInput(f'{_described([row])}: give bytes in msgpack, or {{"base64": "..."}}') from None
 
 
+def _table_row(spec: RowSpec, row: Any) -> dict[str, Any]:
+    """A row of a table by the names of its columns, in their order."""
+    columns = spec.columns
+    if isinstance(row, Mapping):
+        given = [row.get(name) for name, _ in columns]
+        unknown = row.keys() - {name for name, _ in columns} if len(row) != len(columns) or None in given else ()
+        if unknown:
+            names = shown([name for name, _ in columns])
+            raise InvalidInput(f"the columns {shown(sorted(map(str, unknown)))} are unknown: the table has {names}")
+    elif isinstance(row, list | tuple) and len(row) == len(columns):
+        given = [*row]
+    else:
+        raise InvalidInput(f"{_described([row])}: give an object, or a list, with the {len(columns)} columns")
+    found: dict[str, Any] = {}
+    for column, value in zip(columns, given, strict=True):
+        if value is None or value != value:  # NaN  # noqa: PLR0124
+            if not spec.missing:
+                left_out = isinstance(row, Mapping) and column.name not in row
+                what = "is left out" if left_out else "is NaN" if value is not None else _NULL
+                raise InvalidInput(f"column {column.name!r} {what}: give a {column.dtype}{_declare(spec)}")
+            found[column.name] = None
+        else:
+            found[column.name] = _CELLS[column.dtype](column, value)
+    return found
+
+
+def _number_cell(column: Column, value: Any) -> float:
+    if isinstance(value, int | float) and abs(value) <= sys.float_info.max:
+        return float(value)
+    raise InvalidInput(f"column {column.name!r} has {shown(value)}: give a finite number")
+
+
+def _text_cell(column: Column, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    raise InvalidInput(f"column {column.name!r} has {shown(value)}: give a string")
+
+
+def _date_cell(column: Column, value: Any) -> str:
+    """The time in UTC, which is meant where a text names no zone."""
+    try:
+        time = datetime.fromisoformat(value)
+        return (time if time.tzinfo is None else time.astimezone(UTC)).replace(tzinfo=None).isoformat()
+    except (TypeError, ValueError, OverflowError):
+        wanted = "a day or a time in ISO 8601, as 2026-01-31 or 2026-01-31T09:30:00Z"
+        raise InvalidInput(f"column {column.name!r} has {shown(value)}: give {wanted}") from None
+
+
 def _check_json(rows: Sequence[Any]) -> None:
     """Refuse values that could not be encoded again on the way to a model.
 
@@ -318,4 +360,5 @@ def _members(level: Sequence[Any]) -> Iterable[Any]:
 
 
 _JSON = (type(None), bool, int, float, str, bytes, Mapping, list, tuple)
+_CELLS: Mapping[str, Callable[[Column, Any], Any]] = {"number": _number_cell, "text": _text_cell, "date": _date_cell}
 _READERS: Mapping[str, Callable[[Any], Any]] = {"text": _text, "bytes": _bytes}

@@ -8,11 +8,9 @@ says what the pictures showed, waits for what the rollout rule decides, and coun
 
 import argparse
 import asyncio
-import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -20,13 +18,10 @@ from typing import Any
 import msgspec
 from train import train_versions
 
-from clipper_agents.control.state import read_control
 from clipper_agents.demo.data import draw_traffic, load_digits
 from clipper_stream.client import Client
-from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
-from clipper_topics.connection import KafkaConnection
-from examples.shared.operation import Operator, PipelineProcess
+from examples.shared.operation import PipelineProcess, RolloutOperator, decided, line_of
 from examples.shared.traffic import LabelledTraffic
 
 CONFIGURATION = """
@@ -54,69 +49,10 @@ input = {{ shape = [64] }}
 """
 QUIET_S = 10.0
 """Of traffic before anything is changed."""
-SETTLE_S = 3.0
-"""After a command, hosts start or end; the seconds outside of this are the quiet ones, what latencies are compared
-with. They lie between the others, so whatever else this machine does falls on both."""
 LOOK_S = 4.0
 """Between two commands, for shares to be seen in the plot."""
-PATIENCE_S = 240.0
-"""For a decision of the rule; an idle machine needs a tenth of it."""
 LATE_FACTOR, LATE_MS = 2.0, 50.0
 """Commands may raise the 99th percentile so much before this is called a failure: hosts start on the same cores."""
-
-
-class RolloutOperator(Operator):
-    """Types commands, and waits for what the rollout rule makes of them.
-
-    Args:
-        bootstrap: Of the Kafka.
-        folder: Where the commands run.
-    """
-
-    def __init__(self, bootstrap: str, folder: Path) -> None:
-        super().__init__(bootstrap, folder, {"CLIPPER_KAFKA_PARTITIONS": "2"})
-        self._kafka, self._catalogue = KafkaConnection(bootstrap), Catalogue(partitions=2)
-        self._seen = 1
-        self._at_work_s: list[tuple[float, float]] = []
-
-    async def run(self, *arguments: str) -> str:
-        """Run a command, show it with its output, and return the output; errors as of `Operator`."""
-        began_s = time.time()
-        output = await super().run(*arguments)
-        self._at_work_s.append((began_s, time.time() + SETTLE_S))
-        return output
-
-    def is_quiet(self, second: int) -> bool:
-        """Say whether no command ran in a second since the epoch, or shortly before it."""
-        return not any(began_s < second + 1 and second < ended_s for began_s, ended_s in self._at_work_s)
-
-    async def history(self) -> list[Change]:
-        """All changes of the application, oldest first."""
-        state = await read_control(self._kafka, self._catalogue)
-        return list(state.history("digits").values())
-
-    async def wait_for(self, what: str, found: Callable[[Change], bool]) -> Change:
-        """Wait for such a change after the last one that was waited for; show every change that comes.
-
-        Raises:
-            SystemExit: there is no such change within `PATIENCE_S`.
-        """
-        end_s = time.monotonic() + PATIENCE_S
-        while time.monotonic() < end_s:
-            for change in [one for one in await self.history() if one.revision > self._seen]:
-                print(f"    {line_of(change)}", flush=True)
-                self._seen = change.revision
-                if found(change):
-                    return change
-            await asyncio.sleep(0.5)
-        raise SystemExit(f"not within {PATIENCE_S:.0f} s: {what}")
-
-
-def line_of(change: Change) -> str:
-    """A change in one line."""
-    numbers = {name: round(value, 4) if isinstance(value, float) else value for name, value in change.numbers.items()}
-    said = f" {json.dumps(numbers)}" if numbers else ""
-    return f"revision {change.revision}: {change.command} {change.model or ''} by {change.by}{said}"
 
 
 async def live(operator: RolloutOperator, files: dict[str, Path]) -> None:
@@ -126,16 +62,13 @@ async def live(operator: RolloutOperator, files: dict[str, Path]) -> None:
         what = (f"digits:{version}", "--uri", str(files[version]))
         await operator.run("model", "deploy", *what, "--application", "digits", "--automatic", "--wait", "180", *how)
 
-    def decided(command: str, version: str) -> Callable[[Change], bool]:
-        return lambda change: (change.command, change.model) == (command, f"digits:{version}")
-
     await deploy("2", "--stage", "shadow", "--why", "trained on all pictures")
-    await operator.wait_for("version 2 is a canary", decided("step", "2"))
+    await operator.wait_for("version 2 is a canary", decided("step", "digits:2"))
     await operator.run("status")
-    await operator.wait_for("version 2 is promoted", decided("promote", "2"))
+    await operator.wait_for("version 2 is promoted", decided("promote", "digits:2"))
     await asyncio.sleep(LOOK_S)
     await deploy("3", "--stage", "canary", "--share", "0.1", "--why", "trained on scaled pictures")
-    await operator.wait_for("version 3 is aborted", decided("abort", "3"))
+    await operator.wait_for("version 3 is aborted", decided("abort", "digits:3"))
     back = ("--application", "digits", "--to-revision", "1")
     await operator.run("model", "rollback", *back, "--why", "as it was before version 2")
     await asyncio.sleep(LOOK_S)
@@ -144,7 +77,7 @@ async def live(operator: RolloutOperator, files: dict[str, Path]) -> None:
     await asyncio.sleep(3 * LOOK_S)
     await operator.run("model", "promote", "digits:2", "--application", "digits", "--why", "it is")
     await operator.run("application", "update", "digits", "--field", "keep_best=1", "--why", "one is enough")
-    await operator.wait_for("version 1 is retired", decided("retire", "1"))
+    await operator.wait_for("version 1 is retired", decided("retire", "digits:1"))
     await asyncio.sleep(LOOK_S)
     await operator.run("status")
     await operator.run("application", "history", "digits")
@@ -159,7 +92,7 @@ async def run(rate: float, out: Path) -> dict[str, Any]:
         up = stack.enter_context(PipelineProcess(folder, CONFIGURATION.format(folder=folder, first=files["1"])))
         bootstrap = await asyncio.to_thread(up.wait_ready)
         client = await stack.enter_async_context(Client(bootstrap))
-        operator = RolloutOperator(bootstrap, folder)
+        operator = RolloutOperator(bootstrap, folder, "digits")
         traffic = LabelledTraffic(client, "digits", draw_traffic(digits, 5_000, seed=1), rate)
         traffic.start()
         began_s = time.time()

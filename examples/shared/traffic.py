@@ -1,10 +1,10 @@
-"""An application that sends pictures of digits all the time and says a moment later what they showed."""
+"""An application that sends rows all the time and says a moment later what was true about them."""
 
 import asyncio
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -33,14 +33,20 @@ class LabelledTraffic:
     Args:
         client: Sends them.
         application: Name of the application.
-        pictures: What is sent, in turn.
+        rows: What is sent, in turn, with its labels.
         rate: Queries a second, as a number or as a function of the seconds since `start`.
+        contexts: Of each row; none: queries have none.
     """
 
     def __init__(
-        self, client: Client, application: str, pictures: Dataset, rate: float | Callable[[float], float]
+        self,
+        client: Client,
+        application: str,
+        rows: Dataset,
+        rate: float | Callable[[float], float],
+        contexts: Sequence[str] = (),
     ) -> None:
-        self._client, self._application, self._pictures = client, application, pictures
+        self._client, self._application, self._rows, self._contexts = client, application, rows, contexts
         self._rate = rate if callable(rate) else lambda _: rate
         self._open: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -73,16 +79,16 @@ class LabelledTraffic:
             if self._stopping.is_set():
                 return
             due_s += 1.0 / self._rate(due_s)
-            task = asyncio.create_task(self._send(number % len(self._pictures.labels)))
+            task = asyncio.create_task(self._send(number % len(self._rows.labels)))
             self._open.add(task)
             task.add_done_callback(self._open.discard)
 
-    async def _send(self, picture: int) -> None:
-        label = int(self._pictures.labels[picture])
+    async def _send(self, row: int) -> None:
+        label, context = self._rows.label(row), self._contexts[row] if self._contexts else None
         second = self.seconds[int(time.time())]
         self.sent += 1
         try:
-            answer = await self._client.predict(self._application, self._pictures.rows[picture].astype(np.float32))
+            answer = await self._client.predict(self._application, self._rows.row(row), context=context)
         except ClipperError:
             return  # counted by `sent - answered`
         self.answered += 1

@@ -43,8 +43,9 @@ class PredictBody(Query, kw_only=True, omit_defaults=True, forbid_unknown_fields
 
     application: str = ""
     """Stands in the path alone."""
-    strict: bool = False
-    """Whether a default output is an error (503, with the reason) instead of an answer."""
+    strict: bool | None = None
+    """Whether a default output is an error with the reason (503, or 400 and 404 of a query at fault) instead of an
+    answer. Absent: only where the query is at fault."""
 
 
 class Calls:
@@ -72,16 +73,17 @@ class Calls:
         call.caller.require("predict", query.application)
         manifest = self.applications.manifest(query.application)
         self.shares.spend(call.caller, len(query.inputs or ()) - 1, least=0.0)
-        is_strict, query.strict = query.strict, False  # which is not written
+        strict, query.strict = query.strict, None  # which is not written
         ask = self._asked if query.query_id is None else self._repeatable
         prediction = await ask(call, query, manifest)
         if not prediction.default:
             several = prediction.outputs
             self.answered[query.application] = several[0] if isinstance(several, list) else prediction.output
-        if is_strict and prediction.default:
-            status = 400 if prediction.reason in REFUSALS else 503
+        reason = prediction.reason
+        if prediction.default and (reason in REFUSALS if strict is None else strict):
+            status = 503 if reason not in REFUSALS else 400 if reason == "invalid_input" else 404
             text = prediction.explanation or "the default output was given"
-            raise Refusal(status, text, query_id=prediction.query_id, reason=prediction.reason)
+            raise Refusal(status, text, query_id=prediction.query_id, reason=reason)
         return prediction
 
     async def give(self, call: ServedCall, feedback: Sequence[Feedback]) -> None:

@@ -23,8 +23,8 @@ import numpy as np
 from clipper_gateway.errors import Refusal
 from clipper_stream.client.client_records import plain
 from clipper_stream.errors import shown
+from clipper_stream.models.row_spec import NUMERIC
 from clipper_stream.models.runtimes.oip_tensors import DATATYPES
-from clipper_stream.query.inputs import NUMERIC
 from clipper_topics.manifests import ApplicationManifest, InputSpec
 from clipper_topics.query import MOST_ROWS
 
@@ -122,7 +122,8 @@ def rows_of(tensor: Tensor, spec: InputSpec, most_rows: int = MOST_ROWS) -> list
         is_own = is_own or spec.dtype not in NUMERIC
         flat = tensor.data if is_own else _checked(tensor.name, DATATYPES[spec.dtype], tensor.data)
         return _nested(flat, shape)
-    values = [_value(tensor.name, spec.dtype, element) for element in tensor.data]
+    dtype = "json" if spec.columns else spec.dtype
+    values = [_value(tensor.name, dtype, element) for element in tensor.data]
     return values if len(values) == shape[0] else _nested(values, shape)
 
 

@@ -67,6 +67,11 @@ def random_dataset(spec: InputSpec, count: int, seed: int) -> Dataset:
         return Dataset([{"base64": base64.b64encode(rng.bytes(64)).decode()} for _ in range(count)])
     if spec.dtype == "json":
         return Dataset([{"value": value} for value in rng.random(count).tolist()])
+    if spec.dtype == "table":
+        cells = {"text": "text", "date": "2026-01-31"}
+        numbers = rng.integers(0, 1000, (count, len(spec.columns))).tolist()
+        named = [(column.name, cells.get(column.dtype)) for column in spec.columns]
+        return Dataset([{name: cell or row[n] for n, (name, cell) in enumerate(named)} for row in numbers])
     if spec.dtype.startswith("float"):
         # thousandths: six characters a number in JSON, about as long as real features are
         return Dataset(rng.integers(0, 1000, (count, *shape)) / 1000.0)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from builders.cache_store import DictCache
 from clipper_stream.caching.cache import version_digest
+from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.query import (
     Application,
     CandidateModel,
@@ -19,7 +20,6 @@ from clipper_stream.query import (
     TrialModel,
 )
 from clipper_stream.query.batch import OPEN, PLAIN
-from clipper_stream.query.inputs import RowSpec
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
 

@@ -96,6 +96,32 @@ def test_a_model_lives_through_its_stages_and_a_bad_version_ends_by_itself(tmp_p
     assert "nothing is wrong" in said
 
 
+PROJECTS = {
+    "churn": ("churn:1", "churn:2", 0.1),
+    "prices": ("prices:1", "prices:2", 0.05),
+    "tickets": ("keywords:1", "bayes:1", 0.2),
+    "shops": ("north:1", "everywhere:1", 0.1),
+}
+"""Of each project of a stranger's kind: the version served first, its canary, and by how much that loses less."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROJECTS)
+def test_a_project_leads_in_one_command_from_its_files_to_a_promoted_canary_and_an_evaluation(
+    tmp_path: Path, name: str
+):
+    first, canary, gain = PROJECTS[name]
+    command = [sys.executable, ROOT / "examples/projects" / f"{name}.py", "--out", tmp_path]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
+    figures = json.loads((tmp_path / f"{name}.json").read_text())
+    assert (figures["lost"], figures["defaults"], figures["feedbacks"]) == (0, 0, figures["queries"])
+    assert figures["changes"][1:] == [f"canary {canary}", f"promote {canary}"]
+    before, after = (figures["losses"][f"model {ref}"] for ref in (first, canary))
+    assert after["high"] < before["low"], figures["losses"]
+    assert after["value"] + gain < before["value"], figures["losses"]
+
+
 @pytest.mark.long
 def test_the_best_candidate_of_a_logged_day_is_as_good_as_predicted(tmp_path: Path):
     said, figures, page = run_example("replay", tmp_path, "--seconds", "15")

@@ -36,6 +36,7 @@ def ask(client: httpx.Client, name: str = "sums", /, *, headers: Any = None, **b
     return client.post(PREDICT.format(name=name), json=body, headers=headers)
 
 
+INVALID = {"output": -1, "default": True, "reason": "invalid_input"}
 UNSURE = {"output": -1, "default": True, "reason": "low_confidence"}
 ASKED = {
     "a row": ("sums", {"input": [1, 2]}, {"output": 3.0}),
@@ -44,13 +45,14 @@ ASKED = {
     "a model by its name": ("sums", {"input": [1, 4], "models": ["sum"]}, {"policy": {"name": "named"}}),
     "an id of the caller's": ("sums", {"input": [1, 5], "query_id": "mine"}, {"output": 6.0, "query_id": "mine"}),
     "a strict question": ("sums", {"input": [1, 6], "strict": True}, {"output": 7.0}),
-    "text for numbers": ("sums", {"input": "text"}, {"output": -1, "default": True, "reason": "invalid_input"}),
+    "text for numbers": ("sums", {"input": "text"}, (400, "float32")),
+    "text for numbers, for its default": ("sums", {"input": "text", "strict": False}, INVALID),
+    "a model that is none": ("sums", {"input": [1], "models": ["who:1"]}, (404, "who:1")),
     "what models disagree about": ("unsure", {"input": [1]}, UNSURE),
     "an unknown application": ("nobody", {"input": [1]}, (404, "GET /v1/applications")),
     "an unknown field": ("sums", {"input": [1], "colour": "red"}, (400, "colour")),
     "no rows": ("sums", {}, (400, "neither input nor inputs")),
     "a strict question that models disagree about": ("unsure", {"input": [1], "strict": True}, (503, "threshold 0.9")),
-    "a strict question of another dtype": ("sums", {"input": "text", "strict": True}, (400, "float32")),
 }
 
 

@@ -17,12 +17,13 @@ from clipper_stream.client import (
     InvalidFeedback,
     InvalidQuery,
     PredictionTimeout,
+    QueryRefused,
     RecordTooLarge,
     SyncClient,
 )
 from clipper_stream.client.client_records import partition_for
 from clipper_topics import codec
-from clipper_topics.prediction import ModelAnswer, PolicyRef, Prediction
+from clipper_topics.prediction import REFUSALS, ModelAnswer, PolicyRef, Prediction
 from clipper_topics.query_ids import partition_of
 
 
@@ -66,6 +67,17 @@ async def test_a_query_is_answered_and_its_feedback_lands_beside_it(catalogue, c
     (feedback,) = await at.read(catalogue.feedback)
     assert (feedback.partition, feedback.key, feedback.value) == (answer.partition, answer.key, value)
     assert feedback.headers == {}
+
+
+@pytest.mark.parametrize("reason", sorted(REFUSALS))
+async def test_a_query_at_fault_raises_unless_the_client_wants_its_default(kafka, catalogue, client, router, reason):
+    default = {"output": -1, "default": True, "reason": reason, "explanation": "give another"}
+    router.answering = lambda query: [Prediction(query_id=query.query_id, application=query.application, **default)]
+    with pytest.raises(QueryRefused, match=f"^{reason}: give another$") as caught:
+        await client.predict("digits", "text")
+    assert (caught.value.answer.output, caught.value.answer.reason) == (-1, reason)
+    async with Client(kafka, prefix=catalogue.prefix, raise_refusals=False) as asking:
+        assert (await asking.predict("digits", "text")).reason == reason
 
 
 async def test_a_client_can_write_msgpack(kafka, catalogue, router, at):

@@ -14,7 +14,7 @@ from clipper_agents.host.batching import MOST_ROWS, read_request
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.prediction_records import encode_answers
 from clipper_agents.router.queries import decode_queries
-from clipper_stream.query.inputs import LISTED, NUMERIC, RowSpec
+from clipper_stream.models.row_spec import LISTED, NUMERIC, RowSpec
 from clipper_topics import codec
 from clipper_topics.codec import UndecodableRecord, UnknownFrame, decode_output
 
@@ -74,7 +74,10 @@ received = st.builds(
     invalid=st.none() | texts.filter(bool),
     raw=st.sampled_from([False]),
 )
-input_specs = st.builds(RowSpec, st.sampled_from([*NUMERIC, *LISTED]), st.sampled_from([None, (), (1,), (2, 2)]))
+shapes = st.sampled_from([None, (), (1,), (2, 2)])
+input_specs = st.builds(RowSpec, st.sampled_from(sorted({*NUMERIC, *LISTED} - {"table"})), shapes) | st.builds(
+    RowSpec, st.just("table"), st.none(), st.sampled_from([[("a", "text")], [("a",), ("b", "date")]]), st.booleans()
+)
 
 
 def _all_answered(router, queries, now_s=20.0):

@@ -17,7 +17,8 @@ from clipper_stream.feedback.update import (
     loss_of_rows,
     score,
 )
-from clipper_stream.query.inputs import Rows, RowSpec, to_matrix, to_rows
+from clipper_stream.models.row_spec import RowSpec
+from clipper_stream.query.inputs import Rows, to_matrix, to_rows
 from clipper_stream.selection.distribution import audited, forced_decision, one_of
 from clipper_stream.selection.policy import ActionDistribution, Decision, SelectionPolicy
 from clipper_stream.selection.registry import make_policy

@@ -67,18 +67,39 @@ def check_plain(name: str, value: Any, depth: int = MAX_DEPTH) -> None:
             check_plain(name, member, depth - 1)
 
 
+class ColumnSpec(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A named column of a table."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=256)]
+    """Name of the column."""
+    dtype: Literal["number", "text", "date"] = "number"
+    """`number`, `text` (categories too), or `date`: a day or a time in ISO 8601."""
+
+
 class InputSpec(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What one row of input looks like."""
 
-    dtype: Literal["float32", "float64", "int32", "int64", "uint8", "text", "bytes", "json"] = "float32"
-    """Element type of a numeric row, or `text`, `bytes` (base64 in JSON) or `json` (anything, passed on as it is)."""
+    dtype: Literal["float32", "float64", "int32", "int64", "uint8", "text", "bytes", "json", "table"] = "float32"
+    """Element type of a numeric row, or `text`, `bytes` (base64 in JSON), `json` (anything, passed on as it is) or
+    `table` (an object with a value for each of the `columns`, or a list of these values)."""
     shape: Annotated[list[Count], Meta(max_length=16)] | None = None
     """Shape of a numeric row, for example `[64]`; absent: any one-dimensional length, the same in a batch."""
+    columns: Annotated[list[ColumnSpec], Meta(max_length=4096)] = []
+    """Columns of a `table`."""
+    missing: bool = False
+    """Whether null and NaN are missing values, in a row of floats or of a table; else they are refused."""
 
     def __post_init__(self) -> None:
         elements = math.prod(self.shape or ())
         if elements > MAX_ROW_ELEMENTS:
             raise ValueError(f"shape {self.shape} has {elements} elements: a row has at most {MAX_ROW_ELEMENTS}")
+        names = [column.name for column in self.columns]
+        if bool(names) != (self.dtype == "table"):
+            raise ValueError(f"dtype {self.dtype} with {len(names)} columns: a table has columns, and nothing else has")
+        if len(set(names)) < len(names):
+            raise ValueError(f"columns {names}: give each name once")
+        if self.missing and self.dtype not in ("float32", "float64", "table"):
+            raise ValueError(f"missing values of dtype {self.dtype}: only floats and tables have them")
 
 
 class PolicySpec(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

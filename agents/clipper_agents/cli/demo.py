@@ -32,7 +32,7 @@ def demo(
 
     The best model breaks at a quarter of the queries and is repaired at half. The line `console: URL` says where that
     can be watched in a browser. Ends with exit code 0 when every query was answered once, every feedback counted once,
-    and all offsets are committed.
+    all offsets are committed, and the policies left the broken model: not on a machine on which most answers are late.
     """
     from clipper_agents.observability.logging import LogOptions
     from clipper_agents.threads import ONE_THREAD

@@ -1,6 +1,8 @@
 """`clipper-stream model`: versions that come, are tried, are promoted, and go, while traffic flows."""
 
 import asyncio
+import os
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -218,7 +220,7 @@ def deploy(
         return changes.deploy(state.manifests, application, model, stage, at, automatic=automatic)
 
     if decide(state) and not unchecked:
-        check_loads_here(model, deployment.settings.files)
+        check_loads_here([model], deployment.settings.files)
     deployment.ensure_topics([model])
     before = {} if wait_s is None else asyncio.run(read_reports(deployment.kafka, deployment.catalogue))
     changed = change.make(decide, application)
@@ -272,22 +274,32 @@ def test_model(
     parameters: Parameters = None,
     tolerance: Annotated[float, typer.Option(min=0.0, help="By which numbers may differ and be the same.")] = 1e-5,
     random: Annotated[bool, typer.Option("--random", help="The same row need not have the same output.")] = False,
+    write: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the model, and an application of it, as TOML for `up`.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Try a model on this machine: does it keep what a host relies on?
 
-    Ends with code 1 when a law is broken, a model that cannot be loaded included.
+    What a row looks like, where nobody says it, is read from the model's file: names and types of columns, and whether
+    values may be missing. Ends with code 1 when a law is broken, a model that cannot be loaded included.
     """
-    from clipper_agents.cli.model_target import read_samples, read_target
+    from clipper_agents.cli.model_target import alone, read_samples, read_target, with_fitted_row
+    from clipper_stream.errors import ModelNotLoaded
     from clipper_stream.models.testing import check_model
 
     stated = {"runtime": runtime, "dtype": dtype, "shape": shape_of(shape), "parameters": parameters_of(parameters)}
     found, files = read_target(target, model, stated)
+    with suppress(ModelNotLoaded):  # it is the first finding
+        found = with_fitted_row(found, files)
+    row = found.input
     report = check_model(
         found.uri,
         None if rows is None else read_samples(rows),
-        dtype=found.input.dtype,
-        shape=found.input.shape,
+        dtype=row.dtype,
+        shape=row.shape,
+        columns=[(column.name, column.dtype) for column in row.columns],
+        missing=row.missing,
         runtime=found.runtime,
         sha256=found.sha256,
         parameters=found.parameters,
@@ -301,13 +313,22 @@ def test_model(
         _print_report(found, report)
     if report.broken:
         raise typer.Exit(1)
+    if write is not None:
+        from clipper_agents.control.manifest_text import as_toml
+        from clipper_agents.control.state import Manifests
+
+        if found.runtime != "python" and "://" not in found.uri:
+            found.uri = os.path.relpath(found.uri, write.parent)
+        write.write_text(as_toml(Manifests({found.name: alone(found)}, {found.ref: found})), encoding="utf-8")
+        say(f"wrote {write}: serve it with `clipper-stream up --config {write}`", stderr=True)
 
 
 def _print_report(target: "ModelManifest", report: "Report") -> None:
     from rich.text import Text
 
     row, broken = target.input, len(report.broken)
-    say(f"{target.uri}  ({target.runtime}, {row.dtype}{row.shape or ''})")
+    columns = (f"  {each.name}: {each.dtype}{', may be missing' if row.missing else ''}" for each in row.columns)
+    say(f"{target.uri}  ({target.runtime}, {row.dtype}{row.shape or ''})", *columns)
     laws = [(one.law.replace("_", " "), Text(*_SIGNS[one.state]), one.found) for one in report.findings]
     console().print(TextTable(("law", "state", "found"), laws))
     say("", f"{broken} laws are broken" if broken else "every law that was looked at is kept")

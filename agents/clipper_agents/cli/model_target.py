@@ -1,7 +1,10 @@
 """A model as options and files describe it, for commands that publish one or load it on this machine."""
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,11 @@ from clipper_agents.cli.worker import find_models_here
 from clipper_agents.settings import load_settings
 from clipper_loadgen.datasets import load_dataset
 from clipper_stream.errors import InvalidSetting, ModelNotLoaded
-from clipper_stream.models.registry import RUNTIMES, runtime_for
+from clipper_stream.models.registry import RUNTIMES, file_digest, runtime_for
+from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.models.testing.subprocess_check import load_in_subprocess
-from clipper_topics.manifests import InputSpec, ModelManifest
+from clipper_topics.manifests import ApplicationManifest, ColumnSpec, InputSpec, ModelManifest
 
 MOST_ROWS = 1024
 """Of a batch that is tried, where no manifest says."""
@@ -65,28 +69,63 @@ def read_target(text: str, ref: str | None, stated: Mapping[str, Any]) -> tuple[
         content = msgspec.to_builtins(declared)
     else:
         runtime = stated.get("runtime") or _runtime(text)
-        content = {"name": "model", "uri": text, "runtime": runtime, "batch": {"max_rows": MOST_ROWS}}
-        files = STRICT
+        named = {"name": name_of(text) or "model", "uri": text, "runtime": runtime}
+        content, files = named | {"batch": {"max_rows": MOST_ROWS}}, STRICT
     return manifest_from(_with_options(content, stated), ModelManifest, text), files
 
 
-def check_loads_here(model: ModelManifest, files: FileRules) -> None:
-    """Load a model in another process of this machine, as a host would, and return when it has loaded."""
+def check_loads_here(models: Iterable[ModelManifest], files: FileRules) -> None:
+    """Load models in other processes of this machine, as hosts would; `ModelNotLoaded` says why each that fails does.
+
+    A model behind a server is not one of this machine.
+    """
     find_models_here()
-    source = {"runtime": model.runtime, "uri": model.uri, "sha256": model.sha256, "parameters": model.parameters}
+    local = [model for model in models if model.runtime != "oip" and not model.retired]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        problems = [text for text in pool.map(partial(_load_problem, files), local) if text]
+    if problems:
+        what = "nothing is published, because not every model loads on this machine"
+        hint = "where only its hosts can load a model, give --unchecked"
+        raise ModelNotLoaded("\n".join([f"{what}; {hint}", *problems]))
+
+
+def _load_problem(files: FileRules, model: ModelManifest) -> str | None:
     try:
-        load_in_subprocess({**source, "files": files}, model.input.dtype, model.input.shape)
+        load_in_subprocess(_source(model, files), RowSpec.of(model.input))
+    except (OSError, ModelNotLoaded) as error:
+        return f"model {model.ref}: {error}"
+    return None
+
+
+def _source(model: ModelManifest, files: FileRules) -> dict[str, Any]:
+    named = {"runtime": model.runtime, "uri": model.uri, "parameters": model.parameters, "files": files}
+    return named | {"sha256": model.sha256 or file_digest(model.runtime, model.uri)}
+
+
+def with_fitted_row(model: ModelManifest, files: FileRules) -> ModelManifest:
+    """The model with the input that its file says it was fitted with, where the manifest says nothing of it."""
+    if model.input != InputSpec() or not RUNTIMES[model.runtime].NEEDS_DIGEST:
+        return model
+    try:
+        _, fitted = load_in_subprocess(_source(model, files), RowSpec())
     except OSError as error:
-        raise ModelNotLoaded(
-            f"nothing is published, because {model.ref} does not load on this machine: {error}; where only its hosts "
-            "can load it, give --unchecked"
-        ) from error
+        raise ModelNotLoaded(str(error)) from error
+    if fitted is None:
+        return model
+    columns = [ColumnSpec(name=name, dtype=dtype) for name, dtype in fitted.columns]
+    row = {"dtype": fitted.dtype, "shape": fitted.shape, "columns": columns, "missing": fitted.missing}
+    return msgspec.structs.replace(model, input=msgspec.convert(row, InputSpec))
 
 
 def read_samples(path: Path) -> list[Any]:
     """Read the rows of a `.jsonl` file (a row a line) or a `.npy` file (rows first)."""
     found = load_dataset(str(path))
     return [found.row(number) for number in range(len(found.rows))]
+
+
+def alone(model: ModelManifest) -> ApplicationManifest:
+    """The application that asks nothing but this model, has its name, and no deadline."""
+    return ApplicationManifest(name=model.name, models=[model.ref], input=model.input, objective_ms=None)
 
 
 def _with_options(content: dict[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:

@@ -120,14 +120,15 @@ def _call(deployment: DeploymentContext, url: str | None, call: Callable[[Any], 
     if url is None:
         from clipper_stream.client.client import Client
 
-        return asyncio.run(through(Client(deployment.kafka, prefix=deployment.prefix)))
+        return asyncio.run(through(Client(deployment.kafka, prefix=deployment.prefix, raise_refusals=False)))
     if deployment.bootstrap:
         raise typer.BadParameter("--http asks a gateway, --bootstrap asks Kafka: give one of them")
     require_extra("http", "httpx")
     from clipper_stream.http import HttpClient, RequestRefused
 
+    gateway = HttpClient(url, api_key=os.environ.get(API_KEY) or None, raise_refusals=False)
     try:
-        return asyncio.run(through(HttpClient(url, api_key=os.environ.get(API_KEY) or None)))
+        return asyncio.run(through(gateway))
     except RequestRefused as error:
         say(f"error: {error}", stderr=True)
         raise typer.Exit(exits.REFUSED) from None

@@ -200,31 +200,23 @@ def score(
     A row on which the model fails has no output, and counts as a loss of 1.
     """
     require_extra("replay", "pyarrow")
+    import msgspec
+
     from clipper_agents.cli.model_target import read_target
-    from clipper_agents.replay.model_runs import ModelSource, score_inputs
-    from clipper_stream.query.inputs import RowSpec
+    from clipper_agents.replay.model_runs import score_inputs
 
     if not all(model.partition(":")):
         raise typer.BadParameter(f"--model {model}: write NAME:VERSION, as svm:2")
     stated = {"runtime": runtime, "dtype": dtype, "shape": shape_of(shape), "parameters": parameters_of(parameters)}
     target, files = read_target(uri, model, stated)
-    row = target.input
-    source = ModelSource(
-        ref=model,
-        runtime=target.runtime,
-        uri=target.uri,
-        sha256=target.sha256,
-        parameters=target.parameters,
-        spec=RowSpec(row.dtype, None if row.shape is None else tuple(row.shape)),
-        batch_rows=target.batch.max_rows,
-        files=files,
-    )
+    name, _, version = model.partition(":")
+    named = msgspec.structs.replace(target, name=name, version=version)
     with progress(model) as update:
 
         def told(done: int, of: int) -> None:
             update(completed=done, total=of)
 
-        found = score_inputs(inputs, source, out, processes=processes, told=told)
+        found = score_inputs(inputs, named, out, files=files, processes=processes, told=told)
     if as_json:
         print_json({"file": str(out), "model": model, **found._asdict()})
         return

@@ -34,6 +34,7 @@ def up(
     dtype: Dtype = None,
     shape: Shape = None,
     apply: Apply = False,
+    unchecked: Annotated[bool, typer.Option("--unchecked", help="Do not load the models here first.")] = False,
 ) -> None:
     """Start broker (unless there is an address), routers, model hosts and gateway, until Ctrl-C or SIGTERM.
 
@@ -41,9 +42,11 @@ def up(
     is the only one of an application that has the name of its file or attribute, and no deadline.
     Prints one line, `ready bootstrap=HOST:PORT gateway=URL console=URL`, when a query sent now will be answered,
     without the fields of what there is not. Logs go to standard error.
+    Every model is loaded on this machine first: nothing starts, and nothing is published, unless all of them load.
     Publishes what the configuration adds; what differs from it is live and stays, and the difference is logged.
     The end waits for what is open; a second Ctrl-C does not.
     """
+    from clipper_agents.cli.model_target import check_loads_here
     from clipper_agents.supervisor.deployment import Deployment
 
     logs.configure(os.environ)
@@ -51,20 +54,20 @@ def up(
     settings = replace(deployment, config=config, starts_kafka=True).settings
     if model is not None:
         settings = _with_model_alone(settings, model, {"dtype": dtype, "shape": shape_of(shape)})
+    if not unchecked:
+        check_loads_here(settings.models, settings.files)
     asyncio.run(serve(Deployment(settings, overwrite=apply, logs=logs)))
 
 
 def _with_model_alone(settings: "Settings", target: str, row: dict[str, Any]) -> "Settings":
     import msgspec
 
-    from clipper_agents.cli.model_target import manifest_of, name_of
-    from clipper_topics.manifests import ApplicationManifest
+    from clipper_agents.cli.model_target import alone, manifest_of, name_of, with_fitted_row
 
     name = name_of(target)
-    model = manifest_of(f"{name}:1", {"uri": target, **row})
-    application = ApplicationManifest(name=name, models=[model.ref], input=model.input, objective_ms=None)
+    model = with_fitted_row(manifest_of(f"{name}:1", {"uri": target, **row}), settings.files)
     say(f"application {name}: ask it with `clipper-stream predict {name} INPUT_JSON` in this folder", stderr=True)
-    return msgspec.structs.replace(settings, models=[model], applications=[application])
+    return msgspec.structs.replace(settings, models=[model], applications=[alone(model)])
 
 
 async def serve(deployment: "Deployment") -> None:

@@ -31,6 +31,9 @@ PHASES = {"healthy": 0.0, FAILED: 0.25, "restored": 0.5}
 MAX_OPEN = 32
 """Queries without an answer: twice what an idle machine has at the default rate. On a busy one the demo then sends more
 slowly, so that it shows how policies choose and not how deadlines are missed: 32 are in time down to 64 a second."""
+STORY_RATIO = 0.5
+"""The policies have left the broken model where they err less than half as often; a machine on which most answers come
+too late shows nothing of that."""
 TICK_S = 0.02
 """Queries that are due within 20 ms leave together, as when a page asks about all its pictures: fewer wake-ups."""
 
@@ -146,3 +149,13 @@ class DemoResult(NamedTuple):
         rows = f"{self.verification.rows:,} rows of {self.verification.feedbacks:,} feedbacks"
         verdict = "equal" if self.verification.equal else "DIFFER FROM"
         yield "learned", f"{rows} {verdict} the serial fold of the logs", self.verification.equal
+        policies, alone = (self._wrong_while_broken(names) for names in (POLICIES, [self.broken]))
+        said = f"{policies:.0%} of the answers were wrong while {self.broken} was wrong about {alone:.0%}"
+        said += f"; {load.default_ratio:.0%} of all were default outputs"
+        yield "story", said, policies < alone * STORY_RATIO
+
+    def _wrong_while_broken(self, names: Iterable[str]) -> float:
+        _, start, stop, _ = phase_edges(len(self.errors[ENSEMBLE]))
+        wrong = np.concatenate([self.errors[name][start:stop] for name in names])
+        counted = wrong[~np.isnan(wrong)]
+        return float(counted.mean()) if len(counted) else 1.0

@@ -20,8 +20,8 @@ from clipper_stream.batching.limits import BatchLimit
 from clipper_stream.batching.window import Window
 from clipper_stream.errors import shown
 from clipper_stream.models.model import Rows
+from clipper_stream.models.row_spec import LISTED, NUMERIC
 from clipper_stream.models.runner import BatchOutcome
-from clipper_stream.query.inputs import LISTED, NUMERIC
 from clipper_topics.codec import FailedRow, Headers, OutputFrame, RequestFrame, UnknownFrame, decode_request
 from clipper_topics.trace_context import TracedRows, traced_rows
 

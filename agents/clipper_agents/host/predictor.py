@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import takewhile
 
 from clipper_agents.observability.logging import event
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.registry import load_model
-from clipper_stream.models.runner import BatchOutcome, explain, predict_rows, sample_rows, warm_up
+from clipper_stream.models.row_spec import RowSpec
+from clipper_stream.models.runner import BatchOutcome, explain, predict_rows, warm_up
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_topics.manifests import ModelManifest
 
@@ -112,12 +112,12 @@ def prepare(manifest: ModelManifest, allowed: Sequence[str], files: FileRules = 
     False
     """
     declared = (manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters)
-    model = load_model(*declared, allowed=allowed, files=files)
-    sample = partial(sample_rows, manifest.input.dtype, manifest.input.shape)
-    refused = warm_up(model, sample(1))
+    spec = RowSpec.of(manifest.input)
+    model = load_model(*declared, columns=spec.columns, allowed=allowed, files=files)
+    refused = warm_up(model, spec.sample(1))
     if refused is not None:
         event(logger, "model refuses an empty row", logging.WARNING, model=manifest.ref, reason=refused)
-    inline = is_cheap(model, sample, manifest.batch.max_rows)
+    inline = is_cheap(model, spec.sample, manifest.batch.max_rows)
     event(logger, "model loaded", model=manifest.ref, uri=manifest.uri, runs_in="loop" if inline else "thread")
     return Predictor(model, inline=inline, ref=manifest.ref)
 

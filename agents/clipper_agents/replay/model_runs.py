@@ -6,12 +6,13 @@ Rules of this file:
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
+
+import msgspec
 
 from clipper_agents.replay.answer_files import Queries, opened, read_queries, write_answers
 from clipper_agents.replay.worker_pool import run_jobs
@@ -19,40 +20,13 @@ from clipper_stream.errors import ModelFailed
 from clipper_stream.evaluation.log.new_model import CHUNK_ROWS, ModelAnswers, answers_of
 from clipper_stream.models.model import Model
 from clipper_stream.models.registry import load_model, runtime_of
-from clipper_stream.models.runner import sample_rows, warm_up
+from clipper_stream.models.row_spec import RowSpec
+from clipper_stream.models.runner import warm_up
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
-from clipper_stream.query.inputs import RowSpec
+from clipper_topics.manifests import ModelManifest
 
 Told: TypeAlias = Callable[[int, int], None]
 """Told how many queries are answered, and of how many decisions."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSource:
-    """A model with the fields of its manifest that a run needs.
-
-    Attributes:
-        ref: `name:version`.
-        runtime: A registered runtime.
-        uri: What it loads.
-        sha256: Digest of the file; None: whatever it has now.
-        parameters: Keyword arguments for the runtime.
-        spec: What a row looks like.
-        batch_rows: Most rows of a batch.
-        files: What is permitted with model files.
-
-    >>> ModelSource(ref="sum:1", runtime="python", uri="clipper_agents.examples.models:sum_of_row").batch_rows
-    1024
-    """
-
-    ref: str
-    runtime: str
-    uri: str
-    sha256: str | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    spec: RowSpec = field(default_factory=RowSpec)
-    batch_rows: int = 1024
-    files: FileRules = STRICT
 
 
 class ModelRunSummary(NamedTuple):
@@ -64,9 +38,10 @@ class ModelRunSummary(NamedTuple):
 
 def score_inputs(
     inputs: Path,
-    source: ModelSource,
+    model: ModelManifest,
     out: Path,
     *,
+    files: FileRules = STRICT,
     processes: int = 1,
     chunk_rows: int = CHUNK_ROWS,
     told: Told = lambda _done, _of: None,
@@ -75,8 +50,9 @@ def score_inputs(
 
     Args:
         inputs: A file of `replay export --inputs`.
-        source: The model.
+        model: The model; without a digest its file is what it is now.
         out: The file to write or replace.
+        files: What is permitted with model files.
         processes: Number of processes; 0: this one.
         chunk_rows: Queries of a chunk, at least 1.
         told: Called with the number of answered queries and of all decisions: before the first, and after each chunk.
@@ -88,8 +64,9 @@ def score_inputs(
         ModelFailed: the model ended its process.
     """
     of, done = opened(inputs).metadata.num_rows, 0
-    sha256 = source.sha256 or hashlib.sha256(runtime_of(source.runtime).read(source.uri)).hexdigest()
-    jobs = ((source, sha256, queries) for queries in read_queries(inputs, chunk_rows))
+    sha256 = model.sha256 or hashlib.sha256(runtime_of(model.runtime).read(model.uri)).hexdigest()
+    named = msgspec.structs.replace(model, sha256=sha256)
+    jobs = ((named, files, queries) for queries in read_queries(inputs, chunk_rows))
 
     def answered() -> Iterator[tuple[Queries, ModelAnswers]]:
         nonlocal done
@@ -100,25 +77,22 @@ def score_inputs(
             told(done, of)
 
     try:
-        return ModelRunSummary(*write_answers(out, answered(), source.ref))
+        return ModelRunSummary(*write_answers(out, answered(), model.ref))
     except BrokenProcessPool as error:
-        raise ModelFailed(f"model {source.ref} ended the process that ran it: try it with `model test`") from error
+        raise ModelFailed(f"model {model.ref} ended the process that ran it: try it with `model test`") from error
 
 
 # --- in the worker processes ------------------------------------------------------------------------------------------
-def _run(job: tuple[ModelSource, str, Queries]) -> tuple[Queries, ModelAnswers]:
-    source, sha256, queries = job
-    named = json.dumps(
-        [source.runtime, source.uri, sha256, dict(source.parameters), source.spec.dtype, source.spec.shape]
-    )
-    model = _loaded(named, source.files)
-    return queries, answers_of(model, source.spec, queries.text, source.batch_rows)
+def _run(job: tuple[ModelManifest, FileRules, Queries]) -> tuple[Queries, ModelAnswers]:
+    manifest, files, queries = job
+    spec = RowSpec.of(manifest.input)
+    named = json.dumps([manifest.runtime, manifest.uri, manifest.sha256, manifest.parameters])
+    return queries, answers_of(_loaded(named, spec, files), spec, queries.text, manifest.batch.max_rows)
 
 
 @cache
-def _loaded(named: str, files: FileRules) -> Model:
+def _loaded(named: str, spec: RowSpec, files: FileRules) -> Model:
     """Load the model once a process."""
-    runtime, uri, sha256, parameters, dtype, shape = json.loads(named)
-    model = load_model(runtime, uri, sha256, parameters, files=files)
-    warm_up(model, sample_rows(dtype, shape, 1))
+    model = load_model(*json.loads(named), columns=spec.columns, files=files)
+    warm_up(model, spec.sample(1))
     return model

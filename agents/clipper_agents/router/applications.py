@@ -13,9 +13,9 @@ from clipper_agents.observability.logging import event
 from clipper_stream.caching.cache import version_digest
 from clipper_stream.errors import ClipperError
 from clipper_stream.models.registry import check_declared
+from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.query import Application, CandidateModel, TrialModel
-from clipper_stream.query.inputs import RowSpec
 from clipper_stream.selection.registry import make_policy
 from clipper_topics.control_keys import Manifest
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
@@ -147,11 +147,10 @@ class ApplicationRegistry:
     def _application(self, manifest: ApplicationManifest) -> Application:
         candidates = [self._candidate(ref) for ref in manifest.models]
         trials = [(self._candidate(trial.model), trial) for trial in manifest.trials]
-        shape = manifest.input.shape
         return Application(
             name=manifest.name,
             revision=manifest.revision,
-            spec=RowSpec(manifest.input.dtype, None if shape is None else tuple(shape)),
+            spec=RowSpec.of(manifest.input),
             candidates=tuple(candidate for candidate in candidates if candidate is not None),
             trials=tuple(
                 TrialModel(candidate=candidate, stage=trial.stage, share=trial.share)

@@ -33,9 +33,9 @@ from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.streaming.dead_letters import DeadLetterSender, Refused
 from clipper_agents.streaming.stream import by_partition
 from clipper_stream.errors import InvalidInput
+from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.query import OptionalFields, QueryBatch
 from clipper_stream.query.batch import ReadQuery
-from clipper_stream.query.inputs import RowSpec
 from clipper_topics import codec
 from clipper_topics.codec import JSON, MSGPACK, UndecodableRecord, no_extension, read_headers
 from clipper_topics.containers import LARGE_BYTES, check_containers, json_structure, length_of
@@ -297,6 +297,7 @@ def _options(query: Query, *, raw: bool) -> OptionalFields:
 LOOKED_AT = 1 << 16
 """Bytes of a text that are looked at together: its depths take four times as many."""
 Number = int | float | bool
+Cell = Number | str | None
 _NULL = {JSON: b"null", MSGPACK: b"\xc0"}
 _LISTS = bytes([*range(0x90, 0xA0), 0xDC, 0xDD])
 _COMMA, _OPENS = b",["
@@ -331,7 +332,8 @@ class RawRow(NamedTuple):
         try:
             if spec.dtype == "json" and self.rows is not None:
                 check_containers(bytes(self.rows), self.kind)
-            return _decoder(self.kind, spec.dtype if not spec.numeric else "numbers", dimensions).decode(self.raw)
+            wanted = spec.dtype if not spec.numeric else "gaps" if spec.missing else "numbers"
+            return _decoder(self.kind, wanted, dimensions).decode(self.raw)
         except (ValueError, RecursionError) as error:
             raise InvalidInput(f"a row of {len(bytes(self.raw))} bytes: {error}") from error
 
@@ -374,10 +376,12 @@ def _decoder(kind: str, wanted: str, dimensions: int) -> Any:
         "text": str,
         "bytes": dict[str, str] if kind == JSON else bytes | dict[str, str],
         "json": Any,
+        "table": dict[str, Cell] | list[Cell],
         "numbers": Number,
+        "gaps": Number | None,
     }
     rows: Any = types[wanted]
-    if wanted == "numbers":
+    if wanted in ("numbers", "gaps"):
         for _ in range(dimensions):
             rows = list[rows]
         if kind != JSON:

@@ -76,7 +76,9 @@ def _refusal(place: str, check: Callable[..., object], *arguments: Any) -> Itera
 
 
 def _spec_text(spec: InputSpec) -> str:
-    return spec.dtype if spec.shape is None else f"{spec.dtype}{spec.shape}"
+    columns = ", ".join(f"{column.name} {column.dtype}" for column in spec.columns)
+    missing = " with missing values" if spec.missing else ""
+    return f"{spec.dtype}{spec.shape or ''}{f' ({columns})' if columns else ''}{missing}"
 
 
 def _repeated(place: str, names: Iterable[str]) -> Iterator[str]:

@@ -22,8 +22,9 @@ from clipper_stream.errors import InvalidInput, InvalidLabel, ModelUnavailable
 from clipper_stream.evaluation.log.columns import UNKNOWN, Codes, DecisionColumns, Floats, distinct_rows
 from clipper_stream.feedback.update import loss_of, loss_of_rows
 from clipper_stream.models.model import Model, Rows
+from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.models.runner import predict_rows
-from clipper_stream.query.inputs import RowSpec, to_rows
+from clipper_stream.query.inputs import to_rows
 
 CHUNK_ROWS = 8_192
 """Queries of a chunk: seconds of work at most for a usual model."""

@@ -7,6 +7,8 @@ Rules of this file:
 - A booster gives values: a number, the probability of class 1 of two, or one probability a class. What an application
   asks for is one of three: `label`, `probabilities` (one a class, two of two) or `value` (what the booster gives).
 - Nothing says `label` of a booster that does not tell classes apart: a number would be taken for a class.
+- A table becomes a matrix of the columns that the booster was trained with, in its order. LightGBM's file has the
+  categories of a DataFrame's columns, and an unknown one is a missing value: it takes texts; XGBoost does not.
 - A booster of XGBoost that stopped early answers with the trees up to its best iteration, as its own estimators do.
 
 Source: LightGBM documentation, "Python API", `lightgbm.Booster`, and "Parameters", section "Core Parameters"; XGBoost
@@ -14,17 +16,22 @@ documentation, "Introduction to Model IO" and "Learning Task Parameters".
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipper_stream.errors import ModelFailed, ModelNotLoaded
-from clipper_stream.models.model import Rows
+from clipper_stream.models.model import Model, Rows
+from clipper_stream.models.row_spec import Column, RowSpec
 from clipper_stream.models.runtimes.model_files import THREADS, FileRuntime, ModelFile, Parameter, import_extra, number
+from clipper_stream.models.runtimes.python_function import FunctionModel
+from clipper_stream.models.runtimes.tables import TableRows, fitted_columns, matrix_maker
 
 _MATRIX = 2
 _OUTPUTS = ("label", "probabilities", "value")
@@ -39,6 +46,9 @@ PARAMETERS = {
 }
 _LIGHTGBM_BEGINS, _LIGHTGBM_ENDS = "tree\n", "\nend of trees\n"
 _LIGHTGBM_CLASSIFIERS = frozenset({"binary", "multiclass", "multiclassova"})
+_UNNAMED = re.compile(r"Column_\d+")
+"""What LightGBM calls the columns of a matrix."""
+_CATEGORICAL = re.compile(r"^\[categorical_feature: ([\d,]+)\]$", re.MULTILINE)
 _JSON_BEGINS = frozenset({b'{"', b"{ ", b"{\n", b"{\r"})
 _TWO_CLASSES = frozenset({"binary:logistic", "binary:hinge"})
 _MANY_CLASSES = "multi:softprob"
@@ -52,6 +62,7 @@ class BoosterModel:
 
     Attributes:
         values: Asks the booster about a matrix of shape (rows, features): values of shape (rows,) or (rows, classes).
+        fitted_row: What it was trained with: a table, or a matrix without names.
         classes: How many classes it tells apart, 0 for a booster that gives numbers.
         parameters: `PARAMETERS` of the manifest.
 
@@ -60,7 +71,7 @@ class BoosterModel:
 
     >>> import numpy as np
     >>> parameters = {"output": "label", "labels": ["cat", "dog"], "threshold": 0.5}
-    >>> how = dict(features=1, objective="binary", classes=2, parameters=parameters)
+    >>> how = dict(fitted_row=RowSpec(shape=[1]), objective="binary", classes=2, parameters=parameters)
     >>> BoosterModel(values=lambda matrix: matrix[:, 0], **how).predict_batch(np.array([[0.2], [0.7]], "float32"))
     ['cat', 'dog']
 
@@ -68,7 +79,7 @@ class BoosterModel:
     """
 
     values: Callable[[NDArray[Any]], NDArray[Any]]
-    features: int
+    fitted_row: RowSpec
     objective: str
     classes: int
     parameters: Mapping[str, Any]
@@ -81,6 +92,16 @@ class BoosterModel:
         if labels is not None and len(labels) != self.classes:
             what = f"labels has {len(labels)} names, and the booster has {self.classes} classes"
             raise ModelNotLoaded(f"{what}: give one name a class")
+
+    @property
+    def features(self) -> int:
+        return len(self.fitted_row.columns) or math.prod(self.fitted_row.shape or ())
+
+    def of_table(self, columns: Sequence[Column], categories: Sequence[Sequence[Any]] = ()) -> Model:
+        """The model that takes rows of a table with these columns."""
+        names = [name for name, _ in self.fitted_row.columns]
+        ready = matrix_maker(fitted_columns(columns, names) if names else columns, self.features, categories)
+        return FunctionModel(lambda rows: self.predict_batch(ready(cast("TableRows", rows))), self.fitted_row)
 
     def predict_batch(self, inputs: Rows) -> Sequence[Any] | NDArray[Any]:
         """Return one output a row, computed in one call; a row of more dimensions is read in C order.
@@ -108,20 +129,32 @@ class BoosterModel:
         return numbers if names is None else [names[number] for number in numbers]
 
 
-def _load_lightgbm(file: ModelFile) -> BoosterModel:
+def _fitted_row(names: Sequence[str] | None, features: int, texts: Collection[int] = ()) -> RowSpec:
+    """What a booster with these names, or without any, was trained with; `texts` are places of columns."""
+    if names is None:
+        return RowSpec(shape=[features], missing=True)
+    columns = [(name, "text" if place in texts else "number") for place, name in enumerate(names)]
+    return RowSpec("table", columns=columns, missing=True)
+
+
+def _load_lightgbm(file: ModelFile) -> Model:
     lightgbm = import_extra("lightgbm", "lightgbm")
     text = file.content.decode()
     if not text.startswith(_LIGHTGBM_BEGINS) or _LIGHTGBM_ENDS not in text:
         raise ValueError(f"a model begins with {_LIGHTGBM_BEGINS!r} and has {_LIGHTGBM_ENDS!r}")
     booster = lightgbm.Booster(model_str=text)
     objective = _lightgbm_objective(text)
-    return BoosterModel(
+    names, categories = booster.feature_name(), booster.pandas_categorical or []
+    coded = _CATEGORICAL.search(text) if categories else None
+    texts = {int(place) for place in coded[1].split(",")} if coded else set()
+    model = BoosterModel(
         values=partial(booster.predict, num_threads=file.parameters["threads"]),
-        features=booster.num_feature(),
+        fitted_row=_fitted_row(None if all(map(_UNNAMED.fullmatch, names)) else names, booster.num_feature(), texts),
         objective=objective,
         classes=max(2, booster.num_model_per_iteration()) if objective in _LIGHTGBM_CLASSIFIERS else 0,
         parameters=file.parameters,
     )
+    return model.of_table(file.columns, categories) if file.columns else model
 
 
 def _lightgbm_objective(text: str) -> str:
@@ -131,7 +164,7 @@ def _lightgbm_objective(text: str) -> str:
     return words[0] if words else "custom"
 
 
-def _load_xgboost(file: ModelFile) -> BoosterModel:
+def _load_xgboost(file: ModelFile) -> Model:
     xgboost, threads = import_extra("xgboost", "xgboost"), file.parameters["threads"]
     if file.content[:2] in _JSON_BEGINS:
         json.loads(file.content)
@@ -149,13 +182,15 @@ def _load_xgboost(file: ModelFile) -> BoosterModel:
         classes = 2 if objective in _TWO_CLASSES else 0
     best = booster.attr("best_iteration")
     trees = (0, int(best) + 1) if best is not None and best.isdecimal() else (0, 0)  # (0, 0): all
-    return BoosterModel(
+    coded = [place for place, kind in enumerate(booster.feature_types or ()) if kind == "c"]
+    model = BoosterModel(
         values=partial(booster.inplace_predict, iteration_range=trees),
-        features=booster.num_features(),
+        fitted_row=_fitted_row(booster.feature_names, booster.num_features(), coded),
         objective=objective,
         classes=classes,
         parameters=file.parameters,
     )
+    return model.of_table(file.columns) if file.columns else model
 
 
 LIGHTGBM = FileRuntime(

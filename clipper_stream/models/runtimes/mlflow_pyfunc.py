@@ -1,8 +1,8 @@
 """The runtime `mlflow`: an MLflow model with the flavour `python_function`, in a zip or tar of its directory.
 
 Loading one imports the modules that come with it and unpickles, whatever its flavour: that needs the operator's
-permission. Rows of numbers are given as one numpy matrix, texts as a list, and JSON rows that are dictionaries as a
-pandas DataFrame.
+permission. Rows of numbers are given as one numpy matrix, texts as a list, rows of a table and JSON rows that are
+dictionaries as a pandas DataFrame.
 
 Source: MLflow documentation, "python_function custom models".
 """
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from clipper_stream.models.model import Rows
 from clipper_stream.models.runtimes.model_files import FileRuntime, ModelFile, import_extra
+from clipper_stream.models.runtimes.tables import frame_maker
 
 _DESCRIPTION = "MLmodel"
 
@@ -50,7 +51,8 @@ def _load_archive(file: ModelFile) -> PyfuncModel:
     folder = tempfile.TemporaryDirectory(prefix="clipper-mlflow-")
     try:
         unpack(file.content, folder.name)
-        return PyfuncModel(pyfunc.load_model(str(_described(Path(folder.name)))), pandas.DataFrame, folder)
+        frame = frame_maker(file.columns) if file.columns else pandas.DataFrame
+        return PyfuncModel(pyfunc.load_model(str(_described(Path(folder.name)))), frame, folder)
     except BaseException:
         folder.cleanup()
         raise

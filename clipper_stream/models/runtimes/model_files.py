@@ -16,6 +16,7 @@ from clipper_stream.errors import ModelFailed, ModelNotLoaded, shown
 from clipper_stream.models.allowlist import allows_file, local_path, not_allowed
 from clipper_stream.models.fetch import default_cache_dir, fetched, read_remote
 from clipper_stream.models.model import Model
+from clipper_stream.models.row_spec import Column
 
 _MATRIX = 2
 
@@ -111,17 +112,19 @@ def prefix_errors(what: str) -> Iterator[None]:
 
 
 class ModelFile(NamedTuple):
-    """A file whose digest was compared, and the manifest's parameters.
+    """A file whose digest was compared, empty for a model without one, and what the manifest says beside it.
 
     Attributes:
         content: Its bytes.
-        parameters: Checked, with defaults.
+        parameters: Of the runtime.
         allowed: Modules that code named by a parameter may be of; None: all.
+        columns: Of a row of a table.
     """
 
     content: bytes
-    parameters: Mapping[str, Any]
-    allowed: Sequence[str] | None
+    parameters: Mapping[str, Any] = {}
+    allowed: Sequence[str] | None = None
+    columns: Sequence[Column] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -138,7 +141,7 @@ class FileRuntime:
         NEEDS_DIGEST: Always.
 
     >>> runtime = FileRuntime(name="text", make=lambda file: file.content.decode(), advice="write UTF-8")
-    >>> runtime.load("a.txt", b"ok", {})
+    >>> runtime.load("a.txt", ModelFile(b"ok"))
     'ok'
     """
 
@@ -169,18 +172,16 @@ class FileRuntime:
             what = f"model file {uri!r}: {error}"
             raise ModelNotLoaded(f"{what}; put it where the model runs, at this path") from error
 
-    def load(
-        self, uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None
-    ) -> Model:
+    def load(self, uri: str, file: ModelFile) -> Model:
         """Load the model of a file.
 
         Raises:
             ModelNotLoaded: a library is missing, a parameter does not fit, or the file is no model of this runtime.
         """
         with prefix_errors(f"model file {uri!r}"):
-            wanted = checked_parameters(self.name, parameters, self.parameters)
+            wanted = checked_parameters(self.name, file.parameters, self.parameters)
             try:
-                return self.make(ModelFile(content, wanted, allowed))
+                return self.make(file._replace(parameters=wanted))
             except ModelNotLoaded:
                 raise
             except BaseException as error:

@@ -22,7 +22,14 @@ from typing import Any
 from clipper_stream.errors import ModelFailed, ModelNotLoaded, ModelUnavailable, shown
 from clipper_stream.models.allowlist import allows_url, not_allowed, plain_url
 from clipper_stream.models.model import Model, Rows
-from clipper_stream.models.runtimes.model_files import TEXT, checked_parameters, import_extra, number, prefix_errors
+from clipper_stream.models.runtimes.model_files import (
+    TEXT,
+    ModelFile,
+    checked_parameters,
+    import_extra,
+    number,
+    prefix_errors,
+)
 from clipper_stream.models.runtimes.oip_tensors import error_text, json_object, outputs_of, request_body
 
 NEEDS_DIGEST = False
@@ -92,16 +99,15 @@ def read(uri: str) -> bytes:
     return b""
 
 
-def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
+def load(uri: str, file: ModelFile) -> Model:
     """The model, when its server says that it is ready.
 
     Raises:
         ModelNotLoaded: urllib3 is missing, the URL or a parameter is wrong, or the server is not ready for the model.
     """
-    del content, allowed
     path = _path(uri)
     with prefix_errors(f"model server {uri!r}"):
-        wanted = checked_parameters("oip", parameters, PARAMETERS)
+        wanted = checked_parameters("oip", file.parameters, PARAMETERS)
         exchange = _Http(uri, wanted["timeout_s"], wanted["max_response_mib"], _headers(wanted["token_env"]))
         _check_ready(exchange, path)
         name = wanted["input"] or _declared_input(exchange, path)

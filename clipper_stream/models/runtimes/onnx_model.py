@@ -1,7 +1,8 @@
 """The runtime `onnx`: a model in an ONNX file, run by onnxruntime on the processor.
 
-Rows of numbers go into the model's only input, as the type that it takes; texts into an input of strings; JSON rows are
-dictionaries with a value for each input. `prepare` names a function that turns any rows into one of these.
+Rows of numbers go into the model's only input, as the type that it takes; texts into an input of strings; JSON rows and
+rows of a table are dictionaries with a value for each input, or columns of numbers for the only one. `prepare` names a
+function that turns any rows into one of these.
 
 Rules of this file:
 - An ONNX file is a description of known operators and their weights. No library of custom operators is registered, and
@@ -11,16 +12,18 @@ Rules of this file:
 Source: ONNX specification (IR), onnxruntime documentation, "Python API".
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipper_stream.errors import ModelFailed, ModelNotLoaded
-from clipper_stream.models.model import Rows
+from clipper_stream.models.model import Model, Rows
+from clipper_stream.models.row_spec import NUMERIC, RowSpec
 from clipper_stream.models.runtimes import python_function
 from clipper_stream.models.runtimes.model_files import (
     COLUMNS,
@@ -31,6 +34,8 @@ from clipper_stream.models.runtimes.model_files import (
     import_extra,
     one_a_row,
 )
+from clipper_stream.models.runtimes.python_function import FunctionModel
+from clipper_stream.models.runtimes.tables import TableRows, fitted_columns, matrix_maker
 
 PARAMETERS = {"output": TEXT, "labels": COLUMNS, "threads": THREADS, "prepare": TEXT}
 _TYPES = {
@@ -58,7 +63,11 @@ class Input:
 
     def array(self, values: Any) -> NDArray[Any]:
         """Return the values as the model takes them: a column where it wants one and the rows are plain values."""
+        if isinstance(values, list) and None in values and not self.dtype.startswith("float"):
+            raise ModelFailed(f"input {self.name} has no missing values, and the row has one: give a value")
         array = np.asarray(values, dtype=self.dtype)
+        if isinstance(values, list) and array.dtype.kind in "iu" and not np.array_equal(array, np.asarray(values)):
+            raise ModelFailed(f"input {self.name} takes integers of type {self.dtype}: give whole numbers within it")
         return array[:, None] if array.ndim == 1 and len(self.shape) > 1 else array
 
 
@@ -71,6 +80,21 @@ class OnnxModel:
     output: str
     labels: Sequence[str] | None = None
     prepare: Callable[[Rows], Any] | None = None
+
+    @property
+    def fitted_row(self) -> RowSpec | None:
+        """A table where there are several inputs; else what the only one says."""
+        first, *others = self.inputs
+        if self.prepare is not None:
+            return None
+        if others:
+            return RowSpec(
+                "table", columns=[(each.name, "text" if each.dtype == "object" else "number") for each in self.inputs]
+            )
+        if first.dtype == "object":
+            return RowSpec("text")
+        shape = [length if isinstance(length, int) else 0 for length in first.shape[1:]]
+        return RowSpec(first.dtype if first.dtype in NUMERIC else "float32", shape if all(shape) else None)
 
     def predict_batch(self, inputs: Rows) -> Sequence[Any] | NDArray[Any]:
         """Return one output a row, computed in one call of the session."""
@@ -98,13 +122,24 @@ def _check_prepare(parameters: Mapping[str, Any], allowed: Sequence[str]) -> Non
         python_function.check_allowed(parameters["prepare"], {}, allowed)
 
 
-def _load_onnx(file: ModelFile) -> OnnxModel:
+def _load_onnx(file: ModelFile) -> Model:
     wanted, prepare = file.parameters, file.parameters["prepare"]
-    ready = python_function.load(prepare, b"", {}, file.allowed).predict_batch if prepare is not None else None
+    ready = (
+        python_function.load(prepare, ModelFile(b"", {}, file.allowed)).predict_batch if prepare is not None else None
+    )
     session = _session(file.content, wanted["threads"] or _threads_of_the_process())
     inputs = [_input(each) for each in session.get_inputs()]
     output = _output([each.name for each in session.get_outputs()], wanted["output"])
-    return OnnxModel(session, inputs, output, wanted["labels"], ready)
+    model = OnnxModel(session, inputs, output, wanted["labels"], ready)
+    if not file.columns or ready is not None:
+        return model
+    names = [each.name for each in inputs]
+    if len(names) > 1 or names[0] in dict(file.columns):
+        fitted_columns(file.columns, names)
+        return model
+    fitted = model.fitted_row
+    matrix = matrix_maker(file.columns, math.prod(fitted.shape) if fitted and fitted.shape else len(file.columns))
+    return FunctionModel(lambda rows: model.predict_batch(matrix(cast("TableRows", rows))), fitted)
 
 
 def _threads_of_the_process() -> int:

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.allowlist import allows_module, not_allowed
 from clipper_stream.models.model import Model, Rows
+from clipper_stream.models.row_spec import RowSpec
+from clipper_stream.models.runtimes.model_files import ModelFile
 
 Predict = Callable[[Rows], Sequence[Any] | NDArray[Any]]
 
@@ -32,12 +34,14 @@ class FunctionModel:
 
     Attributes:
         predict_batch: The function.
+        fitted_row: What it was fitted with, where it says so.
 
     >>> FunctionModel(len).predict_batch([1, 2])
     2
     """
 
     predict_batch: Predict
+    fitted_row: RowSpec | None = None
 
 
 UNPICKLES = False
@@ -71,16 +75,15 @@ def read(uri: str) -> bytes:
     return content
 
 
-def load(uri: str, content: bytes, parameters: Mapping[str, Any], allowed: Sequence[str] | None = None) -> Model:
+def load(uri: str, file: ModelFile) -> Model:
     """The model that the attribute is or makes, with the parameters of the class or of each call of the function.
 
     Raises:
         ModelNotLoaded: it cannot be imported, was defined elsewhere, cannot be made with these parameters, or is no
             model.
     """
-    del content
     module, attribute = _parts(uri)
-    target = _imported(uri, module, attribute, allowed)
+    target, parameters = _imported(uri, module, attribute, file.allowed), file.parameters
     if inspect.isclass(target):
         target = _instantiated(uri, target, parameters)
         parameters = {}

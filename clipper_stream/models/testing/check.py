@@ -10,10 +10,11 @@ import numpy as np
 from clipper_stream.errors import ClipperError, InvalidSetting
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.registry import file_digest, load_model
+from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.models.runner import explain, warm_up
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.models.testing.laws import LAWS, Broken, NotSeen, Subject
-from clipper_stream.query.inputs import RowSpec, to_matrix
+from clipper_stream.query.inputs import to_matrix
 
 _LOADS = "it_loads"
 _LEAST_ROWS = 2
@@ -47,6 +48,8 @@ def check_model(
     *,
     dtype: str = "float32",
     shape: Sequence[int] | None = None,
+    columns: Sequence[Sequence[str]] = (),
+    missing: bool = False,
     runtime: str = "python",
     sha256: str | None = None,
     parameters: Mapping[str, Any] | None = None,
@@ -61,6 +64,8 @@ def check_model(
         samples: Rows as a query has them, at least two; None: random ones of the dtype and shape.
         dtype: Of a row, as in a manifest's `input`.
         shape: Of a numeric row, as in a manifest's `input`.
+        columns: Of a row of a table, each `(name, dtype)` as in a manifest's `input`.
+        missing: Whether values may be missing, as in a manifest's `input`.
         runtime: Of the URI.
         sha256: Of the URI's file; None: whatever it has.
         parameters: Of the URI, as in a manifest.
@@ -76,7 +81,7 @@ def check_model(
         InvalidSetting: no such dtype or shape, or fewer than two samples.
         InvalidInput: a sample does not fit dtype and shape.
     """
-    spec = RowSpec(dtype, None if shape is None else tuple(shape))
+    spec = RowSpec(dtype, shape, columns, missing)
     rows = random_rows(spec) if samples is None else to_matrix(spec, list(samples))
     if len(rows) < _LEAST_ROWS:
         raise InvalidSetting(f"{len(rows)} samples: give at least {_LEAST_ROWS}, or batches cannot be compared")
@@ -86,7 +91,7 @@ def check_model(
             digest = sha256 or file_digest(runtime, model)
             named = {"runtime": runtime, "uri": model, "sha256": digest}
             source = {**named, "parameters": dict(parameters or {}), "files": files}
-            model = load_model(**source)
+            model = load_model(**source, columns=spec.columns)
         warm_up(model, rows[:1].copy())
     except ClipperError as error:
         not_loaded = Finding(law=_LOADS, state="broken", found=str(error))
@@ -136,6 +141,13 @@ def random_rows(spec: RowSpec, count: int = 16) -> Rows:
         InvalidSetting: nobody can guess such rows.
     """
     rng = np.random.default_rng(0)
+    if spec.columns:
+        values: dict[str, list[Any]] = {
+            "number": [*map(float, range(count))],
+            "text": [*_WORDS],
+            "date": ["2026-01-31T09:30:00"],
+        }
+        return [{name: values[dtype][row % len(values[dtype])] for name, dtype in spec.columns} for row in range(count)]
     if spec.dtype == "text":
         return random.Random(0).choices(_WORDS, k=count)  # noqa: S311 - samples, no secrets
     if spec.dtype == "bytes":

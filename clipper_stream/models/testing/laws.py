@@ -19,9 +19,9 @@ import numpy as np
 
 from clipper_stream.errors import shown
 from clipper_stream.models.model import Model, Rows
+from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.models.runner import BatchOutcome, predict_rows
 from clipper_stream.models.testing.subprocess_check import load_in_subprocess
-from clipper_stream.query.inputs import RowSpec
 
 MAX_OUTPUT_BYTES = 512 * 1024
 """Of one output as it is sent from a host to a router: half of what a broker takes by default."""
@@ -30,6 +30,7 @@ _ODD: dict[str, list[Any]] = {
     "bytes": [b"", b"\x00" * 16, b"\xff" * 1000],
     "json": [None, {}, [], "", -1, {"unexpected": [None]}],
 }
+_ODD_CELLS = {"number": -1e300, "text": "x" * 10_000, "date": "9999-12-31T00:00:00"}
 
 
 class Broken(Exception):
@@ -135,7 +136,7 @@ def another_process_has_the_same_output(subject: Subject) -> str:
         raise NotSeen("the model is an object of this process: give its URI")
     here = subject.outputs()
     try:
-        there = load_in_subprocess(subject.source, subject.spec.dtype, subject.spec.shape, subject.rows)
+        there, _ = load_in_subprocess(subject.source, subject.spec, subject.rows)
     except OSError as error:
         raise Broken(f"another process cannot ask it: {error}", "let it need only its file and its module") from error
     advice = "seed what is random, do not use hash() of text, or say deterministic = false"
@@ -204,6 +205,8 @@ LAWS = {
 
 def _odd_rows(spec: RowSpec, like: Rows) -> Rows:
     """Rows that fit the spec and that few models expect: zeros, extremes, empty texts; numeric ones like others."""
+    if spec.columns:
+        return [{name: _ODD_CELLS[dtype] for name, dtype in spec.columns}, *(spec.sample(1) or ())]
     if not isinstance(like, np.ndarray):
         return _ODD[spec.dtype]
     kind = np.finfo(like.dtype) if like.dtype.kind == "f" else np.iinfo(like.dtype)

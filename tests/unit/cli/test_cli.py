@@ -116,6 +116,27 @@ def test_each_problem_of_a_configuration_has_its_line(ran, tmp_path):
     assert [line[: len(told)] for line in err.splitlines()] == [told, told]
 
 
+def test_every_model_that_does_not_load_is_told_before_anything_starts(ran, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "shop.py").write_text("def right(rows): return [1] * len(rows)\nraise_ = 1 / 0\n")
+    (tmp_path / "b.skops").write_bytes(b"no zip")
+    models = [
+        ("a", "python", "shop:right"),
+        ("b", "sklearn", "b.skops"),
+        ("c", "python", "clipper_agents.examples.models:slow"),
+        ("d", "onnx", "d.onnx"),
+    ]
+    tables = [f'[[model]]\nname = "{name}"\nruntime = "{runtime}"\nuri = "{uri}"\n' for name, runtime, uri in models]
+    (tmp_path / "clipper.toml").write_text("".join(tables))
+    code, out, err = ran("up")
+    assert (code, out) == (exits.SETUP, "")
+    told = [line.removeprefix("error: ") for line in err.splitlines()]
+    assert "give --unchecked" in told[0]
+    assert [line[:10] for line in told[1:]] == ["model a:1:", "model b:1:", "model d:1:"]
+    for line, said in zip(told[1:], ("division by zero", "write it with skops.io.dump", "No such file"), strict=True):
+        assert said in line
+
+
 def test_a_defect_ends_with_1_and_its_traceback_an_interrupt_with_130_and_none(ran):
     def raises(error):
         def ended(arguments):

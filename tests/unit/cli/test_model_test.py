@@ -5,14 +5,21 @@ import sys
 import joblib
 import msgspec
 import numpy as np
+import pandas as pd
 import pytest
+import skops.io
 import tomli_w
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from clipper_agents import exits
 from clipper_agents.cli.model_target import manifest_of, read_samples, read_target
+from clipper_agents.settings import load_settings
 from clipper_stream.errors import InvalidSetting
-from clipper_topics.manifests import InputSpec, ModelManifest
+from clipper_topics.manifests import ColumnSpec, InputSpec, ModelManifest
 
 SUM = "clipper_agents.examples.models:sum_of_row"
 FLAKY = "clipper_agents.examples.models:flaky"
@@ -128,6 +135,34 @@ def test_the_runtime_is_told_by_the_form_of_the_target(runtime):
     for text in RUNTIMES[runtime]:
         assert read_target(text, None, {})[0].runtime == runtime
         assert read_target(text, None, {"runtime": "other"})[0].runtime == "other"
+
+
+# --- what a file says itself ------------------------------------------------------------------------------------------
+def test_what_a_file_was_fitted_with_is_tried_shown_and_written_down(ended, tmp_path):
+    rows = pd.DataFrame({"age": [20.0, 30, 40, None], "plan": ["pro", "basic", None, "pro"]})
+    texts = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
+    columns = ColumnTransformer([("numbers", SimpleImputer(), ["age"]), ("texts", texts, ["plan"])])
+    (tmp_path / "models").mkdir()
+    skops.io.dump(make_pipeline(columns, LogisticRegression()).fit(rows, [0, 1, 1, 0]), "models/Churn_1.skops")
+    (tmp_path / "rows.jsonl").write_text('{"plan": "pro", "age": 41}\n{}\n[22.5, "basic"]\n')
+    code, said, err = ended("models/Churn_1.skops", f"--rows rows.jsonl --write models/clipper.toml {QUICK}")
+    assert (code, err) == (
+        exits.OK, "wrote models/clipper.toml: serve it with `clipper-stream up --config models/clipper.toml`\n"
+    )  # fmt: skip
+    assert "age: number, may be missing plan: text, may be missing" in said
+    settings = load_settings(tmp_path / "models/clipper.toml", {})
+    (application,), (model,) = settings.applications, settings.models
+    row = InputSpec(
+        dtype="table", columns=[ColumnSpec(name="age"), ColumnSpec(name="plan", dtype="text")], missing=True
+    )
+    assert (application.input, application.models, model.input) == (row, ["churn-1:1"], row)
+    assert (model.runtime, model.uri) == ("sklearn", str(tmp_path / "models/Churn_1.skops"))
+
+
+def test_the_shape_of_a_file_is_read_from_it_unless_it_is_stated(ended):
+    skops.io.dump(LogisticRegression().fit(np.eye(3), [0, 1, 1]), "a.skops")
+    assert "a.skops (sklearn, float32[3])" in ended("a.skops", QUICK)[1]
+    assert "X has 2 features, but LogisticRegression" in ended("a.skops", f"--shape 2 {QUICK}")[1]
 
 
 # --- manifests --------------------------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def test_a_timeout_names_its_query():
     assert (str(late), late.query_id) == ("no answer", "order 7")
 
 
-@pytest.mark.parametrize(("module", "count"), [(errors, 7), (http.errors, 5)])
+@pytest.mark.parametrize(("module", "count"), [(errors, 8), (http.errors, 5)])
 def test_every_error_of_a_client_has_one_of_the_two_roots(module, count):
     own = [each for each in vars(module).values() if isinstance(each, type) and each.__module__ == module.__name__]
     own = [error for error in own if error is not http.errors.HttpProblem]

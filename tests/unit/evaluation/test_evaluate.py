@@ -1,5 +1,7 @@
+import json
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from builders.known_truth import MODELS, in_chunks, log_of
@@ -85,6 +87,7 @@ def test_contexts_are_told_apart():
     one = found(columns, "b:1").candidates[0]
     by_name = {each.context: each for each in one.contexts}
     assert by_name["user-0"].difference.high < 0.0
+    assert json.loads(msgspec.json.encode(one))["contexts"][0]["difference"]["high"] < 0.0
     for number in range(2):
         mine = columns.context == number
         assert by_name[f"user-{number}"].candidate == pytest.approx(truth[mine, 1].mean(), abs=0.05)

@@ -12,7 +12,7 @@ from clipper_stream.client.client_records import prepare_query
 from clipper_topics.codec import JSON
 from clipper_topics.feedback import Feedback
 from clipper_topics.manifests import ApplicationManifest
-from clipper_topics.prediction import Prediction
+from clipper_topics.prediction import REFUSALS, Prediction
 
 DIGITS = ApplicationManifest(name="digits", models=["svm:1"], objective_ms=100)
 
@@ -145,11 +145,13 @@ async def test_a_later_repeat_is_compared_with_the_first_query(calls, pipeline):
     assert await asked(calls, 8, **ORDER) == 8
 
 
-@pytest.mark.parametrize(("reason", "status"), [("late", 503), ("invalid_input", 400)])
-async def test_a_strict_call_has_a_default_as_an_error(calls, pipeline, reason, status):
+@pytest.mark.parametrize(("reason", "status"), [("late", 503), ("invalid_input", 400), ("unknown_model", 404)])
+async def test_a_default_is_an_error_to_a_strict_call_and_of_a_query_at_fault(calls, pipeline, reason, status):
     pipeline.said = {"default": True, "reason": reason, "explanation": "nothing arrived"}
-    assert (await calls.predict(ServedCall(caller=ANYBODY), query())).default
-    assert (await refused(asked(calls, strict=True), status, "nothing arrived")).reason == reason
+    for strict in (True, None) if reason in REFUSALS else (True,):
+        assert (await refused(asked(calls, strict=strict), status, "nothing arrived")).reason == reason
+    for strict in (False,) if reason in REFUSALS else (False, None):
+        assert (await calls.predict(ServedCall(caller=ANYBODY), query(strict=strict))).default
 
 
 async def test_feedback_of_a_limited_caller_names_its_application(calls, pipeline):

@@ -117,7 +117,7 @@ def test_parameters_of_json_may_be_lists_and_null():
     given = {"models": ["svm:1"], "features": [1, 0.5], "context": None, "strict": None, "binary_data_output": True}
     query = query_of("digits", [[0.5], [1.0]], given)
     assert (query.inputs, query.models, query.features, query.context) == ([[0.5], [1.0]], ["svm:1"], [1.0, 0.5], None)
-    assert (query.query_id, query.strict) == (None, False)
+    assert (query.query_id, query.strict) == (None, None)
 
 
 WRONG = {"context": 1, "deadline_ms": "soon", "query_id": 7, "models": 1, "strict": "yes", "features": "[1,"}

@@ -17,13 +17,15 @@ from clipper_gateway.tensors import (
     tensor_of_bytes,
     tensor_of_json,
 )
-from clipper_stream.query.inputs import RowSpec, to_matrix
-from clipper_topics.manifests import ApplicationManifest, InputSpec
+from clipper_stream.models.row_spec import RowSpec
+from clipper_stream.query.inputs import to_matrix
+from clipper_topics.manifests import ApplicationManifest, ColumnSpec, InputSpec
 
 INTEGERS = ["INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"]
 FLOATS = ["FP16", "FP32", "FP64"]
 FOUR = InputSpec(dtype="float64", shape=[4])
 ANY_LENGTH, PLAIN = InputSpec(dtype="float64"), InputSpec(shape=[])
+TABLE = InputSpec(dtype="table", columns=[ColumnSpec(name="a")], missing=True)
 JSON, TEXT, BYTES = InputSpec(dtype="json"), InputSpec(dtype="text"), InputSpec(dtype="bytes")
 CUBE = [[[1, 2, 3], [4, 5, 6]], [[7, 8, 9], [10, 11, 12]]]
 COUNT, COUNT_RAW = np.arange(4, dtype="<f4"), np.arange(4, dtype="<f4").tobytes()
@@ -67,6 +69,7 @@ def ends_of(datatype):
         *((BYTES, "BYTES", [1], data, [{"base64": "w6Q="}]) for data in (["ä"], [b"\xc3\xa4"], b"\2\0\0\0\xc3\xa4")),
         (JSON, "BYTES", [2, 1], ['{"a": [1]}', "null"], [{"a": [1]}, None]),
         (JSON, "BYTES", [1, 2], ['"a"', "1"], [["a", 1]]),
+        (TABLE, "BYTES", [2, 1], ['{"a": null}', "[1]"], [{"a": None}, [1]]),
         (JSON, "INT8", [2, 1], [1, 2], [[1], [2]]),
         (JSON, "INT8", [2], [1, 2], [1, 2]),
         (JSON, "INT8", [], [1], [1]),
@@ -168,7 +171,7 @@ def test_what_is_no_tensor_is_refused_before_anything_is_allocated(datatype, sha
         ),
         *((ANY_LENGTH, "FP32", shape, [1], r"give FP64 of shape \[-1, -1\]") for shape in ([], [1, 1, 1])),
         (FOUR, "BYTES", [4], ["1", "2", "3", "4"], r"has datatype BYTES and shape \[4\]: give FP64"),
-        *((spec, "INT8", [1], [1], r"give BYTES of shape \[-1\]") for spec in (TEXT, BYTES)),
+        *((spec, "INT8", [1], [1], r"give BYTES of shape \[-1\]") for spec in (TEXT, BYTES, TABLE)),
         *((spec, "BYTES", [1, 2], ["a", "b"], "give BYTES") for spec in (TEXT, BYTES)),
         (TEXT, "BYTES", [1], b"\1\0\0\0\xff", "element b'.xff' .*: give text"),
         *(

@@ -6,7 +6,8 @@ import pytest
 from builders.host import CountingModel, FunctionOfRow, TickingTimer
 
 from clipper_agents.host.predictor import FailureLog, Predictor, is_cheap
-from clipper_stream.models.runner import predict_rows, sample_rows
+from clipper_stream.models.row_spec import RowSpec
+from clipper_stream.models.runner import predict_rows
 
 NOW_OR_THREAD = FunctionOfRow(lambda row: threading.current_thread() is threading.main_thread())
 
@@ -42,7 +43,7 @@ async def test_a_model_that_turns_out_slow_moves_to_a_thread(latencies_s, inline
 
 
 def sample(rows):
-    return sample_rows("float32", [4], rows)
+    return RowSpec("float32", [4]).sample(rows)
 
 
 @pytest.mark.parametrize(

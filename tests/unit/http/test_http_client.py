@@ -98,6 +98,16 @@ async def test_each_query_has_an_id_of_its_own_and_its_answer_is_what_was_predic
     assert answer.latency_s > 0
 
 
+async def test_a_query_at_fault_raises_unless_the_client_wants_its_default():
+    said = {"error": "no row of numbers", "query_id": "order 7", "reason": "invalid_input"}
+    with pytest.raises(RequestRefused, match=r"answered 400: no row of numbers$") as caught:
+        await FakeGateway(httpx.Response(400, json=said)).client().predict("digits", "text")
+    assert caught.value.query_id == "order 7"
+    gateway = FakeGateway(ANSWERED)
+    await gateway.client(raise_refusals=False).predict("digits", "text")
+    assert json.loads(gateway.asked[0].content)["strict"] is False
+
+
 async def test_a_query_has_its_prediction_and_its_feedback_or_is_being_decided_or_is_unknown():
     given = {"query_id": "order 7", "label": 3, "outcome": "applied"}
     known = {"query_id": "order 7", "prediction": json.loads(ANSWERED.content), "feedback": [given]}

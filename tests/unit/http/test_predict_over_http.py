@@ -33,7 +33,7 @@ def test_a_prediction_is_printed_as_a_line_of_json(ended):
     code, out, err, (asked,) = ended(Answer(PREDICTION), "predict", "sums", "[1, 2, 3]", *options, key="a key")
     assert (code, json.loads(out)["output"], err) == (exits.OK, 6.0, "")
     assert (asked.path, asked.headers["x-api-key"]) == ("/v1/applications/sums/predict", "a key")
-    said = {"context": "ada", "deadline_ms": 50, "models": ["sum:1"], "features": [0.5]}
+    said = {"context": "ada", "deadline_ms": 50, "models": ["sum:1"], "features": [0.5], "strict": False}
     assert asked.body == {"query_id": asked.body["query_id"], "input": [1, 2, 3], **said}
 
 

@@ -3,7 +3,9 @@ import pytest
 
 from clipper_loadgen.datasets import MAX_RANDOM_BYTES, Dataset, load_dataset, random_dataset
 from clipper_stream.errors import InvalidSetting
-from clipper_topics.manifests import InputSpec
+from clipper_stream.models.row_spec import RowSpec
+from clipper_stream.query.inputs import to_matrix
+from clipper_topics.manifests import ColumnSpec, InputSpec
 
 
 def test_random_rows_have_the_shape_of_the_spec_are_all_different_those_of_their_seed_and_bounded():
@@ -24,6 +26,14 @@ def test_random_rows_have_the_shape_of_the_spec_are_all_different_those_of_their
 def test_random_rows_are_of_the_kind_that_a_query_of_the_spec_has(dtype, kind):
     row = random_dataset(InputSpec(dtype=dtype, shape=None), 3, seed=0).row(0)
     assert isinstance(row[0] if isinstance(row, list) else row, kind)
+
+
+def test_random_rows_of_a_table_have_a_value_of_each_column():
+    columns = [ColumnSpec(name="age"), ColumnSpec(name="plan", dtype="text"), ColumnSpec(name="since", dtype="date")]
+    rows = random_dataset(InputSpec(dtype="table", columns=columns), 300, seed=0).rows
+    spec = RowSpec.of(InputSpec(dtype="table", columns=columns))
+    assert len(to_matrix(spec, rows)) == 300
+    assert len({row["age"] for row in rows}) > 200
 
 
 def test_rows_come_from_an_npy_file_and_a_line_is_a_row_or_a_row_with_its_label(tmp_path):

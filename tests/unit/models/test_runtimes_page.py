@@ -43,7 +43,7 @@ def test_the_runtime_of_the_page_is_as_careful_as_the_others(loaded, runtimes):
 
 
 def test_every_runtime_is_in_the_table_and_those_that_unpickle_are_named_as_such():
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", PAGE.split("## ONNX")[0], flags=re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", PAGE.split("## Tables")[0], flags=re.MULTILINE))
     assert set(rows) == set(RUNTIMES)
     unpickling = {name for name, runtime in RUNTIMES.items() if runtime.UNPICKLES}
     assert {name for name, row in rows.items() if "#unpickling" in row} == unpickling

@@ -7,13 +7,13 @@ from builders.host import FunctionOfRow
 
 from clipper_agents.host.request_server import MAX_RECORD_BYTES
 from clipper_stream.errors import InvalidInput, InvalidSetting
+from clipper_stream.models.row_spec import LISTED, NUMERIC, RowSpec
 from clipper_stream.models.runtimes.model_files import STRICT
 from clipper_stream.models.runtimes.python_function import FunctionModel
 from clipper_stream.models.testing import assert_model, check_model
 from clipper_stream.models.testing.check import random_rows
 from clipper_stream.models.testing.laws import LAWS, MAX_OUTPUT_BYTES
 from clipper_stream.models.testing.subprocess_check import load_in_subprocess
-from clipper_stream.query.inputs import LISTED, NUMERIC, RowSpec
 
 ROWS = [[1, 2], [3, 4], [5, 6], [7, 9]]
 PYTHON = {"runtime": "python", "sha256": None, "parameters": {}, "files": STRICT}
@@ -60,6 +60,7 @@ def test_another_number_of_outputs_than_rows_and_an_output_by_its_place_in_the_b
     assert "a_batch_is_as_row_by_row" in laws("broken", FunctionModel(lambda rows: list(range(len(rows)))))
 
 
+PAIR = RowSpec("float32", [2])
 SUBPROCESSES = {
     "it hangs": ("import threading; threading.Event().wait()", 0.5, "no answer after 0.5 s"),
     "it raises": ("raise ImportError('libmodel')", 60.0, r"model '\w+:f': importing \w+ failed with ImportError"),
@@ -71,12 +72,12 @@ SUBPROCESSES = {
 def test_a_model_that_another_process_cannot_load_within_a_bound_is_told(module, name):
     code, within_s, said = SUBPROCESSES[name]
     with pytest.raises(OSError, match=f"^{said}"):
-        load_in_subprocess(PYTHON | {"uri": f"{module(code)}:f"}, "float32", [2], within_s=within_s)
+        load_in_subprocess(PYTHON | {"uri": f"{module(code)}:f"}, PAIR, within_s=within_s)
 
 
 def test_a_model_that_is_right_keeps_every_law_though_it_prints(module):
     model = f"{module(PRINTS)}:f"
-    load_in_subprocess(PYTHON | {"uri": model}, "float32", [2])
+    load_in_subprocess(PYTHON | {"uri": model}, PAIR)
     report = check_model(model, ROWS, shape=[2])
     assert report.broken == []
     assert {finding.state for finding in report.findings} == {"kept"}
@@ -93,7 +94,7 @@ def test_rows_are_made_for_every_dtype_that_can_be_guessed(dtype):
 
 
 def test_json_rows_have_to_be_given():
-    assert set(LISTED) - {"text", "bytes"} == {"json"}
+    assert set(LISTED) - {"text", "bytes"} == {"json", "table"}
     with pytest.raises(InvalidSetting, match="cannot be guessed: give some"):
         check_model(FunctionOfRow(len), dtype="json")
     assert laws("broken", FunctionOfRow(len), [{"a": 1}, {}], dtype="json", shape=None) == set()

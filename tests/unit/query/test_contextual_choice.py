@@ -7,8 +7,8 @@ import pytest
 from builders.bandits import outcomes
 from builders.query_router import NOW_S, CalledRouter, application, query
 
+from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.query import OutputPiece
-from clipper_stream.query.inputs import RowSpec
 from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.policies.lin_ucb import LinUcb
 from clipper_stream.selection.registry import make_policy

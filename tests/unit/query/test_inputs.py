@@ -8,11 +8,18 @@ import numpy as np
 import pytest
 
 from clipper_stream.errors import InvalidInput, InvalidSetting
-from clipper_stream.query.inputs import NUMERIC, RowSpec, to_matrix, to_rows
+from clipper_stream.models.row_spec import NUMERIC, RowSpec
+from clipper_stream.query.inputs import to_matrix, to_rows
 
 PAIR = RowSpec("float32", (2,))
 OPEN = RowSpec("float32")
 INTEGERS = RowSpec("int64", (2,))
+GAPS = RowSpec("float32", (2,), missing=True)
+COLUMNS = [("age", "number"), ("city", "text"), ("since", "date")]
+TABLE, TABLE_GAPS = (RowSpec("table", columns=COLUMNS, missing=missing) for missing in (False, True))
+ROME = {"age": 41.0, "city": "Rome", "since": "2026-01-31T00:00:00"}
+NOTHING = dict.fromkeys(ROME)
+DECLARE = "declare `missing = true` in the input"
 RAW = np.array([5, 6], "<f4").tobytes()
 LARGE = 2**53 + 1
 
@@ -25,7 +32,8 @@ def nested(levels):
 
 
 def plain(rows):
-    return [row.tolist() if isinstance(row, np.ndarray) else row for row in rows]
+    """Lists for arrays, with None for NaN."""
+    return [np.where(row == row, row, None).tolist() if isinstance(row, np.ndarray) else row for row in rows]  # noqa: PLR0124
 
 
 @pytest.mark.parametrize("dtype", NUMERIC)
@@ -56,6 +64,13 @@ def test_numbers_and_their_raw_bytes_become_the_same_matrix_of_the_dtype(dtype):
         (RowSpec("text"), ["a", "ß"], ["a", "ß"]),
         (RowSpec("bytes"), [b"a", {"base64": "YQ=="}, bytearray(b"a")], [b"a"] * 3),
         (RowSpec("json"), [{"a": [1, None]}, "x", None], [{"a": [1, None]}, "x", None]),
+        (GAPS, [[1, None], [math.nan, True]], [[1, None], [None, 1]]),
+        (GAPS, [np.array([1, math.nan], "<f4").tobytes()], [[1, None]]),
+        (RowSpec("float64", (1, 2), missing=True), [[[None, 2]]], [[[None, 2]]]),
+        (TABLE, [{"age": True, "city": "Rome", "since": "2026-01-31"}], [ROME | {"age": 1.0}]),
+        (TABLE, [{"since": "2026-01-31T02:00:00+02:00", "city": "Rome", "age": 41}], [ROME]),
+        (TABLE, [[41, "Rome", "2026-01-31T00:00:00Z"]], [ROME]),
+        (TABLE_GAPS, [{}, {"age": math.nan, "city": None}, [None] * 3], [NOTHING] * 3),
     ],
 )
 def test_rows_that_fit_are_a_matrix_or_a_list(spec, rows, expected):
@@ -90,6 +105,26 @@ BAD = [
     (PAIR, [1, 2], np.array([1, math.nan], "<f4").tobytes(), "NaN"),
     (OPEN, bytes(12), bytes(13), "multiple of the element size"),
     (RowSpec("text"), "a", 1, "the row 1: give a string"),
+    (PAIR, [1, 2], [1, None], "is null, as which JSON writes NaN too: give float32 numbers of shape [2], or declare"),
+    (PAIR, [1, 2], [1, math.nan], f"NaN for float32: give float32 numbers of shape [2], all finite, or {DECLARE}"),
+    *((GAPS, [None, 2], bad, "float32 numbers of shape [2]") for bad in (
+        [1], None, ["1", None], [None, math.inf], [None, 10**400], [1, [None]],
+    )),
+    *((TABLE_GAPS, ROME, ROME | bad, says) for bad, says in (
+        ({"agee": 1}, "the columns ['agee'] are unknown: the table has ['age', 'city', 'since']"),
+        ({"age": "41"}, "column 'age' has '41': give a finite number"),
+        ({"age": math.inf}, "column 'age' has inf"), ({"age": 10**400}, "column 'age' has 10000"),
+        ({"city": 7}, "column 'city' has 7: give a string"), ({"city": b"x"}, "give a string"),
+        ({"since": "soon"}, "column 'since' has 'soon': give a day or a time in ISO 8601"),
+        ({"since": 1.5}, "ISO 8601"), ({"since": "0001-01-01T00:00:00+12:00"}, "ISO 8601"),
+    )),
+    *((TABLE, ROME, bad, says) for bad, says in (
+        ([41, "Rome"], "give an object, or a list, with the 3 columns"), ("Rome", "an object, or a list"),
+        ({"age": 41, "city": "Rome"}, f"column 'since' is left out: give a date, or {DECLARE}"),
+        (ROME | {"age": None}, f"column 'age' is null, as which JSON writes NaN too: give a number, or {DECLARE}"),
+        (ROME | {"age": math.nan}, "column 'age' is NaN: give a number"),
+        ({"age": 41, "city": "Rome", "when": "2026-01-31"}, "the columns ['when'] are unknown"),
+    )),
     *((RowSpec("json"), nested(32), bad, says) for bad, says in (
         (2**64, "more than 64 bits"), ({"a": -(2**63) - 1}, "more than 64 bits"), ({1: "a"}, "keys other than text"),
         ([dt.datetime(2026, 1, 1, tzinfo=dt.UTC)], "a value of type datetime"),

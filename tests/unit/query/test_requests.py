@@ -6,8 +6,8 @@ from builders.query_router import NOW_S, application, make_router, query
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.query import requests
-from clipper_stream.query.inputs import RowSpec
 from clipper_stream.query.requests import MAX_FRAME_BYTES, MAX_FRAME_ROWS
 
 

@@ -4,8 +4,8 @@ import pytest
 from builders.query_router import NOW_S, application, make_router, query
 from unit.query.rig import Rig, answer_of
 
+from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.query import OutputPiece
-from clipper_stream.query.inputs import RowSpec
 from clipper_stream.query.planner import THROUGHPUT_WAIT_S
 from clipper_stream.query.requests import FORGET_AFTER_S, MAX_OVERDUE_ROWS
 

@@ -11,16 +11,15 @@ from builders.input_files import write_inputs
 from clipper_agents import exits
 from clipper_agents.cli import main as program
 from clipper_agents.replay.answer_files import read_answers
-from clipper_agents.replay.model_runs import ModelSource, score_inputs
+from clipper_agents.replay.model_runs import score_inputs
 from clipper_stream.errors import InvalidSetting, ModelFailed, ModelNotLoaded
-from clipper_stream.query.inputs import RowSpec
+from clipper_topics.manifests import InputSpec, ModelManifest
 
 SUM = "clipper_agents.examples.models:sum_of_row"
-SPEC = RowSpec("float32", (2,))
 
 
 def source(uri=SUM, **given):
-    return ModelSource(**{"ref": "sum:1", "runtime": "python", "uri": uri, "spec": SPEC, **given})
+    return ModelManifest(**{"name": "sum", "uri": uri, "input": InputSpec(shape=[2]), **given})
 
 
 @pytest.fixture

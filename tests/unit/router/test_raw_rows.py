@@ -9,16 +9,20 @@ from builders.kafka import record
 from builders.query_router import NOW_S, application, make_router
 
 from clipper_agents.router.queries import decode_queries
+from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.query.batch import PLAIN
-from clipper_stream.query.inputs import RowSpec
 from clipper_topics.codec import JSON, MSGPACK, headers_of
 from clipper_topics.containers import LARGE_BYTES, MOST_CONTAINERS, MOST_LEVELS, check_containers
 from clipper_topics.query import MOST_ROWS
 
 SHAPES = ("float32", (3,)), ("float64", None), ("int64", (3,)), ("float32", ()), ("float32", (1, 3))
 SPECS = [*(RowSpec(*one) for one in SHAPES), RowSpec("text"), RowSpec("bytes"), RowSpec("json")]
+COLUMNS = [("a", "number"), ("b", "text"), ("c", "date")]
+SPECS += [RowSpec("float32", (3,), missing=True), RowSpec("table", columns=COLUMNS)]
+SPECS += [RowSpec("table", columns=COLUMNS, missing=True)]
 ROWS = [
     *([1, 2, 3], [1.5, 2, True], [1, 2], [], [[1, 2, 3]], 4, "text", {"base64": "AAAA"}, {"a": [1, {"b": None}]}),
+    *({"a": 1, "b": "x", "c": "2026-01-31"}, [1, "x", "2026-01-31"], {"a": None}, {"a": "x"}, {"d": 1}, {"a": [1]}),
     *([1, "2", 3], [{}, {}, {}], None, [1, None, 3], [1.0, 2, 3.0], [1, 2, float("nan")]),
 ]
 ROWS_OF = {JSON: [*ROWS, [1, 2, 10**400], "\0" * 12], MSGPACK: [*ROWS, b"\0" * 12]}

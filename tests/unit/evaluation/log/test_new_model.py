@@ -6,8 +6,8 @@ from builders.columns import logged
 
 from clipper_stream.errors import InvalidSetting, ModelUnavailable
 from clipper_stream.evaluation.log.new_model import ModelAnswers, PlacedAnswers, answers_of, with_new_model
+from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.models.runtimes.python_function import FunctionModel
-from clipper_stream.query.inputs import RowSpec
 
 NAN = float("nan")
 PAIR = RowSpec("int64", (2,))
