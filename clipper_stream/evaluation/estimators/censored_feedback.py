@@ -118,6 +118,17 @@ class Censored(AdditiveSums):
         return chi_square_above(float(distances.sum()), len(old) - 1)
 
     @property
+    def unknown_ratio(self) -> float:
+        """How far losses that nobody heard of can move a difference; 0 unless `warnings` says that they depend on it.
+
+        By the losses of the group that misses most, and by those of what was logged.
+        """
+        if self.p_value >= CHANCE:
+            return 0.0
+        old = self.came + self.missing
+        return float((self.missing[old > 0.0] / old[old > 0.0]).max()) + self.missing_ratio
+
+    @property
     def sentence(self) -> str:
         """One sentence about what was left out."""
         young, old = float(self.young.sum()), float((self.came + self.missing).sum())
