@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import tee
 
-import numpy as np
-
 from clipper_stream.evaluation.candidate_sums import CandidateSums
 from clipper_stream.evaluation.candidates.candidate import LearningPolicy
 from clipper_stream.evaluation.estimators.block_sums import BlockSums, Terms, blocks_of, plus
