@@ -117,12 +117,11 @@ class ApplicationEvidence:
         before = None if newest_ms is None else int(newest_ms - self._answered_within_ms) // 1000
         for ref, trial in self._trials.items():
             if trial.spec.trial.automatic:
-                verdict, scale = self._judged(trial, before), self._missing_scale(trial.evidence)
-                if scale is not None and verdict.action != "abort":
-                    if trial.evidence.at_bound["trial"][0] >= SCALE_LABELS:
-                        largest = trial.evidence.largest
-                        why = f"of the first {SCALE_LABELS} labels one was missed by {largest:g}"
-                        yield self._decided("scale", ref, why=why, numbers={"loss_scale": scale, "largest": largest})
+                verdict, largest = self._judged(trial, before), trial.evidence.largest
+                if self.spec.learns_scale and _labels(trial) >= SCALE_LABELS and largest > 1.0:
+                    why = f"of the first {SCALE_LABELS} labels one was missed by {largest:g}"
+                    numbers = {"loss_scale": _rounded_up(largest), "largest": largest}
+                    yield self._decided("scale", ref, why=why, numbers=numbers)
                 elif verdict.action != "wait":
                     yield self._decided(
                         verdict.action, ref, why=verdict.why, numbers=verdict.numbers, share=verdict.share
@@ -151,14 +150,13 @@ class ApplicationEvidence:
 
     def _judged(self, trial: _Trial, before: int | None) -> TrialVerdict:
         of = trial.spec.trial
-        return judge(replace(self.spec.rule, attempt=trial.spec.attempt), of.stage, of.share, trial.evidence, before)
-
-    def _missing_scale(self, evidence: TrialEvidence) -> float | None:
-        """The scale that undeclared losses need: the largest difference, rounded up to one digit; None: 1 is enough."""
-        if not self.spec.learns_scale or evidence.largest <= 1.0:
-            return None
-        digit = 10.0 ** math.floor(math.log10(evidence.largest))
-        return math.ceil(evidence.largest / digit) * digit
+        rule = replace(self.spec.rule, attempt=trial.spec.attempt)
+        verdict = judge(rule, of.stage, of.share, trial.evidence, before)
+        measured = not self.spec.learns_scale or trial.evidence.kind == "reward" or _labels(trial) >= SCALE_LABELS
+        if measured or verdict.action in ("wait", "abort"):
+            return verdict
+        why = f"{_labels(trial)} labels about it, of {SCALE_LABELS} that show the scale of its losses: give loss_scale"
+        return replace(verdict, action="wait", share=None, why=why)
 
     def _seen(
         self, spec: TrialSpec, revision: int, decision: LoggedDecision, failed: Collection[str], second: int
@@ -250,6 +248,16 @@ class ApplicationEvidence:
         if known.spec.step_since != spec.step_since:
             known.evidence.next_step()
         return _Trial(spec, known.evidence)
+
+
+def _labels(trial: _Trial) -> int:
+    return trial.evidence.at_bound["trial"][0]
+
+
+def _rounded_up(number: float) -> float:
+    """Return the next number of one digit."""
+    digit = 10.0 ** math.floor(math.log10(number))
+    return math.ceil(number / digit) * digit
 
 
 def _drawn(decision: LoggedDecision, share: TrialShare) -> bool:
