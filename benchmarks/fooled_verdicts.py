@@ -104,15 +104,15 @@ def learned(evidence: ApplicationEvidence, decision: LoggedDecision, feedback: L
 def rewards_end(seed: int) -> str:
     """The end of a canary of a half that is better by 0.1: one label comes first, and then 8,000 rewards."""
     draw, evidence = np.random.default_rng(seed), ApplicationEvidence(spec_of("zero_one", canary=True), math.inf)
-    for number in range(8_000):
+    for second in range(8_000):
         served = NEW if draw.random() < 0.5 else LIVE
         loss = float(draw.random() < (0.2 if served == NEW else 0.3))
         asked = {NEW: 0.5, LIVE: 1.0} if served == NEW else {LIVE: 1.0}
-        outputs = dict.fromkeys(asked, 1)
+        outputs = {ref: number for number, ref in enumerate(asked)}
         decision = LoggedDecision(outputs=outputs, propensities=asked, served=(served,), answer=1)
         decision = replace(decision, served_propensity=0.5)
-        learned(evidence, decision, GivenLoss(loss) if number else Label(1), number)
-        if number % 100 == 0 and (found := [*evidence.decisions()]):
+        learned(evidence, decision, GivenLoss(loss) if second else Label(1), second)
+        if second % 100 == 0 and (found := [*evidence.decisions()]):
             return found[0].command
     return "undecided"
 

@@ -77,8 +77,8 @@ def _course(
         tally.add_losses(said, loss, counted, run.target[counts])
         heard, weight = columns.with_feedback, known_losses(columns.of_models(candidate.models)).weight
         importance = run.denominator if way == SIMULATION else row_sums(run.target, weight)
-        parts = (part[heard] for part in (run.target, weight > 0.0, importance))
-        support = plus(support, SupportSums.of_parts(columns.context[heard], contexts, *parts))
+        context, target, scored = columns.context[heard], run.target[heard], weight[heard] > 0.0
+        support = plus(support, SupportSums.of_parts(context, contexts, target, scored, importance[heard]))
         learned += int(run.learned.sum())
         known += int(counts.sum())
     assert support is not None

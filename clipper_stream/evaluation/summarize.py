@@ -148,8 +148,8 @@ class Summarizer:
 def headline_of(tally: CandidateSums) -> str:
     """Which estimate of a candidate that does not learn is read first."""
     few = tally.support is not None and tally.support.few_carry
-    preferred = (*SELF_NORMALIZED, *PREFERRED) if few else PREFERRED
-    return next(each for each in (*preferred, *tally.estimates) if each in tally.estimates)
+    first = SELF_NORMALIZED if few else ()
+    return next(each for each in (*first, *PREFERRED, *tally.estimates) if each in tally.estimates)
 
 
 def _learning_warnings(walked: dict[str, list[Replicate]], found: LogSummary) -> list[str]:
