@@ -244,8 +244,8 @@ def numbers_of(rule: TrialRule, evidence: TrialEvidence, found: Capital) -> dict
         "answer_feedbacks": answer_feedbacks,
         "answer_loss": answer_loss,
         "difference": None if trial_loss is None or answer_loss is None else trial_loss - answer_loss,
-        "lower": found.lower(rule.alpha),
-        "upper": found.upper(rule.alpha),
+        "lower": -1.0 if _at_bound(evidence, "answer") else found.lower(rule.alpha),
+        "upper": 1.0 if _at_bound(evidence, "trial") else found.upper(rule.alpha),
         "confidence": rule.confidence,
         "margin": rule.margin,
     }

@@ -34,7 +34,8 @@ Side = Literal["trial", "answer"]
 RECENT = 100
 """Losses, whose mean a loss is compared with."""
 UNKNOWN = 1.0
-VOTES = 20
+VOTES, MOST_EARLY = 20, 20_000
+"""Feedbacks that say what a trial is decided by; fewer do where so many queries came meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +150,7 @@ class TrialEvidence:
         self.largest = 0.0
         self.began: int | None = None
         self.kind: Kind | None = None
-        self._early: list[OpenDecision] = []
+        self._early: list[OpenDecision] | None = []
         self._votes: Counter[Kind] = Counter()
         self._recent, self._recent_count = 0.0, 0.0
         self._second, self._silent = 0, (0, 0, 0)
@@ -180,7 +181,7 @@ class TrialEvidence:
             return None
         recent = round((self._recent + 0.5) / (self._recent_count + 1.0), 2)  # so that most scores are alike
         opened = OpenDecision(decision, recent, (self.whole, self.step) if of_step else (self.whole,))
-        if self._votes.total() < VOTES:
+        if self._early is not None:
             self._early.append(opened)
         if self.kind is not None:
             self._open(opened)
@@ -203,7 +204,7 @@ class TrialEvidence:
         """
         if self.kind is None:
             self.kind = kind
-            for one in self._early:
+            for one in self._early or ():
                 self._open(one)
         sides: tuple[tuple[Side, float | None, float], ...] = (
             ("trial", trial, misses.trial_at_bound),
@@ -220,8 +221,8 @@ class TrialEvidence:
             self.losses.add(opened.decision.second, Score(1.0, trial, trial))
         opened.told = kind, trial, answer
         self._count(opened)
-        if self._early:
-            self._vote(kind)
+        if self._early is not None:
+            self._vote(kind, self._early)
 
     def _count(self, opened: OpenDecision) -> None:
         """Count what feedback told, if it is of the kind that the trial is decided by."""
@@ -234,12 +235,12 @@ class TrialEvidence:
             self._recent += served - self._recent / RECENT
             self._recent_count += 1.0 - self._recent_count / RECENT
 
-    def _vote(self, kind: Kind) -> None:
+    def _vote(self, kind: Kind, early: list[OpenDecision]) -> None:
         """Count a feedback's kind; once enough are counted, put all scores in the place of those of the other kind."""
         self._votes[kind] += 1
-        if self._votes.total() < VOTES:
+        if self._votes.total() < VOTES and len(early) < MOST_EARLY:
             return
-        early, self._early = self._early, []
+        self._early = None
         ((most, _),) = self._votes.most_common(1)
         if most == self.kind:
             return
@@ -254,7 +255,7 @@ class TrialEvidence:
     def give_up(self, opened: OpenDecision) -> None:
         """Wait no more for the feedback about a decision."""
         one, opened.given_up = opened.decision, True
-        if self.kind is None:
+        if self.kind is None and self._early is not None:
             self._early.remove(opened)
         elif opened.score is not None and self.sampled and not (one.silent or one.models_silent):
             self._remove(opened)

@@ -180,6 +180,7 @@ def test_a_host_is_waited_for_while_it_starts_and_for_a_while():
 def test_losses_at_the_bound_do_not_abort_when_they_are_those_of_the_answers():
     verdict = judge(RULE, "shadow", 1.0, missed(100, 0.0, 0.06))
     assert (verdict.action, "of the losses of the answer stand at the bound" in verdict.why) == ("wait", True)
+    assert (verdict.numbers["lower"], verdict.numbers["upper"]) == (-1.0, 1.0)
 
 
 def test_a_host_that_has_never_answered_is_given_up_ten_minutes_after_it_was_first_asked():
