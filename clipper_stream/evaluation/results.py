@@ -146,6 +146,8 @@ class CandidateResult:
     @property
     def verdict(self) -> str:
         """In a word: `better`, `worse`, or `not told apart` from what decided; `unknown` if the log cannot say."""
+        if math.isnan(self.difference.value):
+            return "unknown"
         if not self.difference.excludes_zero:
             return "not told apart"
         if min(abs(self.difference.low), abs(self.difference.high)) <= self.unknown_ratio:

@@ -42,11 +42,11 @@ def imports_of(statements):
 
 # --- names and sizes ------------------------------------------------------------------------------------------------
 BUDGETS = """
-clipper_topics 2700
-clipper_stream 390 batching 540 caching 210 client 1300 combining 190 drift 280 evaluation 3815 feedback 500 http 350
-               models 2620 query 2395 selection 1725 sequential_testing 905
+clipper_topics 2710
+clipper_stream 390 batching 540 caching 210 client 1300 combining 190 drift 280 evaluation 3855 feedback 530 http 350
+               models 2620 query 2395 selection 1725 sequential_testing 1025
 clipper_agents 30 broker 710 cli 3620 control 2005 dead_letters 240 demo 570 examples 40 feedback 390 host 1340
-               kafka 2640 observability 1605 replay 2460 rollout 1700 router 4375 settings 720 status 2850
+               kafka 2640 observability 1605 replay 2460 rollout 1760 router 4375 settings 720 status 2850
                streaming 2410 supervisor 1685
 clipper_gateway 3615 console 1765
 clipper_loadgen 1150
