@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+import msgspec
+
 from clipper_agents.control.state import ControlState
 from clipper_stream.errors import SetupError
 from clipper_stream.selection.registry import make_policy
@@ -158,15 +160,16 @@ def _trial(state: ControlState, manifest: ApplicationManifest, trial: Trial) -> 
 
 
 def _attempts(state: ControlState, manifest: ApplicationManifest, ref: str) -> int:
-    history = state.history(manifest.name)
-    revisions = [found.after for number, found in history.items() if number < manifest.revision]
-    after = [*revisions, manifest]
-    return sum(
-        now is not None
-        and any(trial.model == ref for trial in now.trials)
-        and not (then is not None and same_comparison(then, now, ref))
-        for then, now in zip([None, *after], after, strict=False)
-    )
+    """How often a version was put to the test; a scale where there was none is part of the same test."""
+    changes = state.history(manifest.name).items()
+    count, then = 0, None
+    for now in [*(found.after for number, found in changes if number < manifest.revision), manifest]:
+        if now is not None and any(trial.model == ref for trial in now.trials):
+            unscaled = then is not None and then.loss_scale is None
+            compared = msgspec.structs.replace(now, loss_scale=None) if unscaled else now
+            count += then is None or not same_comparison(then, compared, ref)
+        then = now
+    return count
 
 
 def _share_of(manifest: ApplicationManifest, ref: str) -> TrialShare:

@@ -84,9 +84,12 @@ def test_what_began_before_it_was_compared_needs_what_was_read_already(after, ne
         ([with_trials(SHADOW), with_trials(CANARY), with_trials(CANARY, audit_ratio=0.5)], 1),
         ([with_trials(SHADOW), PLAIN, with_trials(CANARY), PLAIN, with_trials(SHADOW)], 3),
         ([with_trials(SHADOW), with_trials(SHADOW, policy=PolicySpec(name="exp4"))], 2),
+        ([with_trials(SHADOW, loss="absolute"), with_trials(SHADOW, loss="absolute", loss_scale=9.0)], 1),
+        ([with_trials(SHADOW, loss="absolute", loss_scale=scale) for scale in (9.0, 8.0)], 2),
+        ([with_trials(SHADOW), with_trials(SHADOW, loss="absolute", loss_scale=9.0)], 2),
         ([with_trials(Trial(model="newer:1")), with_trials(Trial(model="newer:1"), SHADOW)], 1),
     ],
-    ids=["one trial", "three trials", "compared anew", "another version's"],
+    ids=["one", "three", "compared anew", "its scale is learned", "another scale", "another loss", "another version's"],
 )
 def test_each_time_that_a_version_is_put_to_the_test_is_an_attempt(manifests, attempt):
     assert specs_of(*manifests).trials[-1].attempt == attempt

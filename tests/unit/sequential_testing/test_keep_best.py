@@ -55,7 +55,7 @@ def test_nobody_is_retired_where(rates, kept):
     assert asked_all(**rates).worst(kept, 0.95) is None
 
 
-@pytest.mark.parametrize(("at_bound", "retired"), [(0.05, "b:1"), (0.06, None)])
+@pytest.mark.parametrize(("at_bound", "retired"), [(0.04, "b:1"), (0.06, None)])
 def test_nobody_is_retired_beside_losses_that_may_be_any_larger_ones(at_bound, retired):
     chances = {"a:1": 1.0, "b:1": 1.0}
     found = CandidateLosses(chances)

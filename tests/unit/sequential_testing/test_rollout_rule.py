@@ -78,7 +78,7 @@ STORIES = {
     "many wait": (lambda: waiting(2, after(8, 0.0, 1.0)), "wait", "10 queries do not count yet"),
     "fewer wait": (lambda: after(11, 0.0, 1.0, waiting(2, after(8, 0.0, 1.0)), second=1), "wait", "at least 30"),
     "the trial's at the bound": (lambda: missed(100, 0.06, 0.0, 0.0, 0.5), "wait", "6.0% of the losses of the trial"),
-    "few at the bound": (lambda: missed(100, 0.05, 0.05, 0.0, 0.5), "step", "less than the answers"),
+    "few at the bound": (lambda: missed(100, 0.04, 0.04, 0.0, 0.5), "step", "less than the answers"),
     "the trial's at the bound, and worse": (lambda: missed(100, 1.0, 0.0), "abort", "above the margin"),
     "the answers' at the bound": (lambda: missed(100, 0.0, 1.0, 0.5, 1.0), "step", "less than the answers"),
     "more often than the share": (asked_too_often, "wait", "more often than its share says"),
