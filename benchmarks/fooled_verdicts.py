@@ -1,7 +1,7 @@
 """How often is a verdict wrong in the worlds that once fooled it?
 
     python benchmarks/fooled_verdicts.py               # a few minutes; simulated and seeded
-    python benchmarks/fooled_verdicts.py --seeds 20    # fewer; wrong-decisions.md has the figures of 200
+    python benchmarks/fooled_verdicts.py --seeds 20    # fewer; wrong-decisions.md has figures
 
 Trials are those of a shadow that is asked beside the models' answer, one query a second, with feedback to each at once;
 evaluations are those of a log of 2,000 decisions. A world ends in one word a seed.
@@ -105,7 +105,7 @@ def rewards_end(seed: int) -> str:
     """The end of a canary of a half that is better by 0.1: one label comes first, and then 8,000 rewards."""
     draw, evidence = np.random.default_rng(seed), ApplicationEvidence(spec_of("zero_one", canary=True), math.inf)
     for second in range(8_000):
-        served = NEW if draw.random() < 0.5 else LIVE
+        served = NEW if draw.random() < 0.5 or not second else LIVE
         loss = float(draw.random() < (0.2 if served == NEW else 0.3))
         asked = {NEW: 0.5, LIVE: 1.0} if served == NEW else {LIVE: 1.0}
         outputs = {ref: number for number, ref in enumerate(asked)}

@@ -130,7 +130,7 @@ def test_of_a_log_whose_models_followed_a_rule_that_it_does_not_hold_the_verdict
     one = evaluate("digits", in_chunks(columns, 500), [candidate], Question(courses=1)).candidates[0]
     assert (one.difference.high < 0.0, one.verdict) == (True, "unknown")
     assert "a rule that the log does not hold chose them" in one.warnings[0]
-    assert one.unknown_ratio == pytest.approx(0.5, abs=0.1)
+    assert 0.2 < one.unknown_ratio < 0.6
 
 
 def test_feedback_that_depends_on_the_served_model_leaves_the_verdict_unknown_unless_it_is_weighed():

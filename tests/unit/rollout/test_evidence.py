@@ -148,8 +148,8 @@ def test_the_worst_candidate_is_retired_by_losses_over_the_same_queries_and_sile
 @pytest.mark.parametrize(
     ("scale", "command", "waits_for"),
     [
-        (None, "scale", "the losses of the answer stand at the bound"),
-        (2.0, None, "100.0% of the losses of the answer stand at the bound, where they may be any larger ones"),
+        (None, "scale", "the losses of the trial stand at the bound"),
+        (2.0, None, "100.0% of the losses of the trial stand at the bound, where they may be any larger ones"),
         (100.0, "promote", "promoted"),
     ],
 )

@@ -159,7 +159,7 @@ def test_a_stray_first_label_decides_nothing_once_rewards_have_come(sampled):
                 evidence.learn(opened, kind, loss if asked else None, None if asked else loss)
     assert (voted.kind, voted.whole.capital().scores) == ("reward", known.whole.capital().scores)
     assert voted.whole.capital().waiting == known.whole.capital().waiting
-    assert voted.whole.capital().mean == pytest.approx(known.whole.capital().mean, abs=0.02)
+    assert voted.whole.capital().mean == pytest.approx(known.whole.capital().mean, abs=0.1)
 
 
 def test_late_feedback_about_an_earlier_step_does_not_count_for_the_next():
