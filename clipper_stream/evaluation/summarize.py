@@ -148,7 +148,7 @@ class Summarizer:
 def headline_of(tally: CandidateSums) -> str:
     """Which estimate of a candidate that does not learn is read first."""
     few = tally.support is not None and tally.support.few_carry
-    first = SELF_NORMALIZED if few else ()
+    first: tuple[str, ...] = SELF_NORMALIZED if few else ()
     return next(each for each in (*first, *PREFERRED, *tally.estimates) if each in tally.estimates)
 
 
