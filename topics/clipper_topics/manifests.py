@@ -168,6 +168,9 @@ class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forb
     """`vote` for labels, `mean` for numbers."""
     loss: Literal["zero_one", "absolute", "squared"] = "zero_one"
     """How a label is compared with an output."""
+    loss_scale: Annotated[float, Meta(gt=0.0)] | None = None
+    """The difference between label and output that is the loss 1, and so is any larger one, for `absolute` and
+    `squared`; absent: 1, until a trial's first labels show larger differences, and the rollout controller sets it."""
     objective_ms: ObjectiveMs | None = 100
     """Answer within so many milliseconds of the query's timestamp; null: throughput mode, no deadline."""
     default_output: Any = None
@@ -182,12 +185,19 @@ class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forb
     """So many of the first numbers of a one-row numeric input are the features of a query that gives none itself."""
 
     @property
+    def scaled_loss(self) -> str:
+        """The loss with its scale: `zero_one`, `absolute` or `absolute:10.0`."""
+        return self.loss if self.loss_scale is None else f"{self.loss}:{self.loss_scale!r}"
+
+    @property
     def refs(self) -> list[str]:
         """Every version that it names, candidates first."""
         return [*self.models, *(trial.model for trial in self.trials)]
 
     def __post_init__(self) -> None:
         check_plain("default_output", self.default_output)
+        if self.loss_scale is not None and self.loss == "zero_one":
+            raise ValueError("loss_scale is about absolute and squared losses: leave it out, or give another loss")
         tried = [trial.model for trial in self.trials]
         twice = sorted(set(tried) & set(self.models)) or sorted({ref for ref in tried if tried.count(ref) > 1})
         if twice:

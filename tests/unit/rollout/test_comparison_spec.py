@@ -27,6 +27,7 @@ def test_an_application_without_trials_or_keep_best_is_not_compared():
                 {"models": ["a:1", "b:1"]},
                 {"policy": PolicySpec(name="exp4")},
                 {"loss": "squared"},
+                {"loss": "absolute", "loss_scale": 10.0},
                 {"default_output": 7},
                 {"rollout": RolloutRule(confidence=0.99)},
             )
@@ -66,13 +67,32 @@ def test_a_change_that_cannot_be_read_and_a_rule_that_is_none_stop_nobody():
         (with_trials(CANARY), False),
         (with_trials(SHADOW, Trial(model="newer:1")), False),
         (with_trials(SHADOW, keep_best=1), True),
+        (with_trials(SHADOW, rollout=RolloutRule(margin=0.1)), True),
+        (with_trials(SHADOW, rollout=RolloutRule(least=7)), False),
     ],
-    ids=["a step", "another trial", "its candidates are these since revision 1"],
+    ids=["a step", "another trial", "its candidates are these since revision 1", "another margin", "another least"],
 )
 def test_what_began_before_it_was_compared_needs_what_was_read_already(after, needed):
     before = control_of(PLAIN, with_trials(SHADOW))
     now = comparison_specs(control_of(PLAIN, with_trials(SHADOW), after))
     assert needs_history(comparison_specs(before), now, {"digits": before.current("digits")}) is needed
+
+
+@pytest.mark.parametrize(
+    ("manifests", "attempt"),
+    [
+        ([with_trials(SHADOW), with_trials(CANARY), with_trials(CANARY, audit_ratio=0.5)], 1),
+        ([with_trials(SHADOW), PLAIN, with_trials(CANARY), PLAIN, with_trials(SHADOW)], 3),
+        ([with_trials(SHADOW), with_trials(SHADOW, policy=PolicySpec(name="exp4"))], 2),
+        ([with_trials(SHADOW, loss="absolute"), with_trials(SHADOW, loss="absolute", loss_scale=9.0)], 1),
+        ([with_trials(SHADOW, loss="absolute", loss_scale=scale) for scale in (9.0, 8.0)], 2),
+        ([with_trials(SHADOW), with_trials(SHADOW, loss="absolute", loss_scale=9.0)], 2),
+        ([with_trials(Trial(model="newer:1")), with_trials(Trial(model="newer:1"), SHADOW)], 1),
+    ],
+    ids=["one", "three", "compared anew", "its scale is learned", "another scale", "another loss", "another version's"],
+)
+def test_each_time_that_a_version_is_put_to_the_test_is_an_attempt(manifests, attempt):
+    assert specs_of(*manifests).trials[-1].attempt == attempt
 
 
 # --- decisions --------------------------------------------------------------------------------------------------------
@@ -96,6 +116,13 @@ def test_a_decision_becomes_the_change_that_an_operator_would_make(there, decisi
     (edit,) = changed(there, *decision)
     assert [(one.model, one.stage, one.share) for one in edit.after.trials] == trials
     assert edit.after.models == models
+
+
+def test_a_scale_that_trials_have_shown_becomes_that_of_the_application():
+    there, numbers = with_trials(SHADOW, loss="absolute"), {"loss_scale": 50.0}
+    decision = RolloutDecision(command="scale", application="digits", model="new:1", revision=1, numbers=numbers)
+    (edit,) = plan_of(decision, control_of(there, published=["a:1", "new:1"]).manifests).changes
+    assert (edit.after.loss_scale, edit.after.scaled_loss) == (50.0, "absolute:50.0")
 
 
 def test_a_decision_about_what_is_on_trial_no_more_is_refused():
