@@ -57,14 +57,16 @@ class World:
 
 
 # --- trials -----------------------------------------------------------------------------------------------------------
-def spec_of(loss: str, revision: int = 1, *, canary: bool = False, attempt: int = 1) -> ComparisonSpec:
+def spec_of(
+    loss: str, revision: int = 1, *, margin: float = 0.02, canary: bool = False, attempt: int = 1
+) -> ComparisonSpec:
     trial = Trial(model=NEW, stage="canary" if canary else "shadow", share=0.5 if canary else 1.0, automatic=True)
     share = TrialShare(trial.share, canary, 0.0, 0.0)
     one = TrialSpec(trial=trial, since=revision, step_since=revision, shares={revision: share}, attempt=attempt)
     return ComparisonSpec(
         application="digits",
         revision=revision,
-        rule=TrialRule(steps=(0.5,)),
+        rule=TrialRule(steps=(0.5,), margin=margin),
         loss=loss,
         learns_scale=loss == "absolute",
         trials=(one,),
@@ -79,10 +81,12 @@ def spec_of(loss: str, revision: int = 1, *, canary: bool = False, attempt: int 
     )
 
 
-def errors_end(live: Callable[[Draw], float], new: Callable[[Draw], float], seed: int, queries: int = 2_000) -> str:
-    """The end of a trial by labels from which the outputs are so far away."""
+def errors_end(
+    live: Callable[[Draw], float], new: Callable[[Draw], float], seed: int, label_margin: float | None = None
+) -> str:
+    """The end of a trial by 2,000 labels from which the outputs are so far away."""
     draw, evidence, number = np.random.default_rng(seed), ApplicationEvidence(spec_of("absolute"), math.inf), 0
-    for number in range(queries):
+    for number in range(2_000):
         outputs = {LIVE: live(draw), NEW: new(draw)}
         decision = LoggedDecision(outputs=outputs, propensities=dict.fromkeys(outputs, 1.0), served=(LIVE,))
         decision = replace(decision, answer=outputs[LIVE])
@@ -90,7 +94,9 @@ def errors_end(live: Callable[[Draw], float], new: Callable[[Draw], float], seed
         for found in evidence.decisions() if number % 10 == 0 else ():
             if found.command != "scale":
                 return found.command
-            evidence.follow(spec_of(f"absolute:{found.numbers['loss_scale']:g}", evidence.spec.revision + 1))
+            scale = found.numbers["loss_scale"]
+            margin = 0.02 if label_margin is None else label_margin / scale
+            evidence.follow(spec_of(f"absolute:{scale:g}", evidence.spec.revision + 1, margin=margin))
     return "undecided"
 
 
@@ -156,12 +162,12 @@ def restart_end(seed: int) -> str:
     return "the same" if found[0] == found[1] else "another"
 
 
-def silent_end(seed: int) -> str:
-    """The end of a trial whose host never answers, within an hour."""
+def silent_end(seed: int, *, asked: bool) -> str:
+    """The end of a trial whose host never answers, or is never ready to be asked, within two hours."""
     evidence = ApplicationEvidence(spec_of("zero_one"), math.inf)
-    for second in np.random.default_rng(seed).uniform(0, 3_600, 400).cumsum() / 200:
-        both = dict.fromkeys((LIVE, NEW), 1.0)
-        decision = LoggedDecision(outputs={LIVE: 1}, propensities=both, served=(LIVE,), answer=1)
+    for second in np.random.default_rng(seed).uniform(0, 7_200, 400).cumsum() / 200:
+        propensities = dict.fromkeys((LIVE, NEW) if asked else (LIVE,), 1.0)
+        decision = LoggedDecision(outputs={LIVE: 1}, propensities=propensities, served=(LIVE,), answer=1)
         evidence.decide(1, decision, (), int(second * 1_000))
         if found := [*evidence.decisions()]:
             return found[0].command
@@ -243,6 +249,8 @@ def rare(draw: Draw) -> float:
 def worlds() -> Iterator[World]:
     yield World("errors of 40 to 60 beside 4 to 6", lambda seed: errors_end(about(5.0), about(50.0), seed), ("step",))
     yield World("errors of 0.2, and 10 for 3 %, beside 0.3", lambda seed: errors_end(about(0.3), rare, seed), ("step",))
+    name = "the same, where 0.1 of the label's unit is allowed"
+    yield World(name, lambda seed: errors_end(about(0.3), rare, seed, label_margin=0.1), ("step",))
     for text in ("exp3", "middling:1"):
         yield World(f"deployments one after another, {text}", lambda s, t=text: deployments(s, t), ("better", "worse"))
         yield World(f"a hidden rule of routing, {text}", lambda s, t=text: hidden_rule(s, t), ("better", "worse"))
@@ -250,7 +258,8 @@ def worlds() -> Iterator[World]:
     yield World("one label, then rewards", rewards_end, ("undecided", "abort"))
     yield World("another margin, and a restart", restart_end, ("another",))
     yield World("twenty attempts at the margin", attempts_end, ("step",))
-    yield World("a host that never answers", silent_end, ("undecided",))
+    yield World("a host that never answers", lambda seed: silent_end(seed, asked=True), ("undecided",))
+    yield World("a host that is never ready", lambda seed: silent_end(seed, asked=False), ("undecided",))
 
 
 WORLDS = tuple(worlds())

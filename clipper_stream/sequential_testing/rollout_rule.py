@@ -41,6 +41,8 @@ LEFT_BY_AN_ATTEMPT = 0.1
 """Of alpha: the first attempt is then decided nearly as soon as if there were no other."""
 ANSWERS_WITHIN_S = 600
 """A host is asked once it is ready: one that has given no answer for so long will give none."""
+READY_WITHIN_S = 3_600
+"""A version may be on trial before its host is started; nobody remembers one that has none for longer."""
 
 Action = Literal["wait", "step", "promote", "abort"]
 
@@ -181,11 +183,9 @@ def _abort(
         )
         why = f"{left}, above the margin {rule.margin:g}"
         return TrialVerdict(action="abort", why=why, numbers=numbers_of(rule, evidence, whole))
-    if evidence.began is None and evidence.asked_s is not None:
-        first, last = evidence.asked_s
-        if last - first >= ANSWERS_WITHIN_S:
-            why = f"none of {evidence.asked} queries was answered by it, in {ANSWERS_WITHIN_S} seconds"
-            return TrialVerdict(action="abort", why=why, numbers=numbers_of(rule, evidence, whole))
+    absent = _absent(evidence)
+    if absent is not None:
+        return TrialVerdict(action="abort", why=absent, numbers=numbers_of(rule, evidence, whole))
     if _at_bound(evidence, "answer"):
         return None
     tests = ((whole, rule.alpha / 2, "since the trial began"), (step, rule.alpha_of_step, "at this step"))
@@ -195,6 +195,18 @@ def _abort(
             why = f"{lost}, above the margin {rule.margin:g}"
             return TrialVerdict(action="abort", why=why, numbers=numbers_of(rule, evidence, found))
     return None
+
+
+def _absent(evidence: TrialEvidence) -> str | None:
+    if evidence.began is not None:
+        return None
+    if evidence.asked_s is not None:
+        first, last = evidence.asked_s
+        found = f"none of {evidence.asked} queries was answered by it, in {ANSWERS_WITHIN_S} seconds"
+        return found if last - first >= ANSWERS_WITHIN_S else None
+    first, last, expected = evidence.passed or (0, 0, 0.0)
+    by_chance = expected < -math.log(ALPHA_OF_SHARE)
+    return None if by_chance or last - first < READY_WITHIN_S else f"it had no host to ask, in {READY_WITHIN_S} seconds"
 
 
 def _at_bound(evidence: TrialEvidence, side: Side) -> str | None:

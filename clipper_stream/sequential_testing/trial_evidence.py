@@ -123,6 +123,7 @@ class TrialEvidence:
         losses: Its own, as far as they are known.
         asked: Queries that asked it.
         asked_s: The seconds of the first and of the last of them.
+        passed: Of the queries that did not ask it, the same, and how many would have on average, were its host ready.
         at_bound: Of the known losses of the trial and of the answers: how many, and how many stand at the bound.
         largest: The largest difference between a label and an output.
         began: The second of its first answer; None: it has not answered yet.
@@ -146,6 +147,7 @@ class TrialEvidence:
         self.losses = ScoreSums(0.0)
         self.asked, self.step_losses = 0, 0
         self.asked_s: tuple[int, int] | None = None
+        self.passed: tuple[int, int, float] | None = None
         self.at_bound: dict[Side, tuple[int, float]] = {"trial": (0, 0.0), "answer": (0, 0.0)}
         self.largest = 0.0
         self.began: int | None = None
@@ -158,6 +160,11 @@ class TrialEvidence:
     def next_step(self) -> None:
         """Begin another stage or share, of which nothing is known yet."""
         self.step, self.step_losses = ScoreSums(self.step.margin), 0
+
+    def pass_over(self, second: int, share: float) -> None:
+        """Take in a query that did not ask it, and would have with the probability `share`, were its host ready."""
+        first, _, expected = self.passed or (second, second, 0.0)
+        self.passed = first, second, expected + share
 
     def decide(self, decision: TrialDecision, *, of_step: bool = True) -> OpenDecision | None:
         """Take in a decision, in the log's order; None: feedback about it says nothing.

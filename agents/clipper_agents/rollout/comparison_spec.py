@@ -119,7 +119,7 @@ def comparison_specs(state: ControlState, *, drift: bool = True) -> dict[str, Co
 
 
 def _spec(state: ControlState, manifest: ApplicationManifest, *, drift: bool) -> ComparisonSpec:
-    said = manifest.rollout
+    said = manifest.scaled_rollout
     rule = TrialRule(confidence=said.confidence, margin=said.margin, steps=tuple(said.steps), least=said.least)
     trials = tuple(_trial(state, manifest, trial) for trial in manifest.trials)
     candidates_since = _since(state, manifest, partial(same_candidates, now=manifest))
@@ -160,10 +160,13 @@ def _trial(state: ControlState, manifest: ApplicationManifest, trial: Trial) -> 
 
 
 def _attempts(state: ControlState, manifest: ApplicationManifest, ref: str) -> int:
-    """How often a version was put to the test; a scale where there was none is part of the same test."""
-    changes = state.history(manifest.name).items()
-    count, then = 0, None
-    for now in [*(found.after for number, found in changes if number < manifest.revision), manifest]:
+    """How often a version was put to the test.
+
+    A scale where there was none is part of the same test; a trial that ended without its first answer was none.
+    """
+    past = [found for number, found in state.history(manifest.name).items() if number < manifest.revision]
+    count, then = -sum(found.model == ref and found.numbers.get("since_s", 0) is None for found in past), None
+    for now in [*(found.after for found in past), manifest]:
         if now is not None and any(trial.model == ref for trial in now.trials):
             unscaled = then is not None and then.loss_scale is None
             compared = msgspec.structs.replace(now, loss_scale=None) if unscaled else now

@@ -102,7 +102,7 @@ class ApplicationEvidence:
             compared = self._losses.decide(asked_ms // 1000, decision.propensities, decision.unanswered)
             found.append(OpenCandidates(self._losses, compared))
         for ref, trial in self._trials.items():
-            seen = self._seen(trial.spec, revision, decision, failed, asked_ms // 1000)
+            seen = self._seen(trial, revision, decision, failed, asked_ms // 1000)
             if seen is not None:
                 opened = trial.evidence.decide(seen, of_step=revision >= trial.spec.step_since)
                 if opened is not None:
@@ -159,14 +159,14 @@ class ApplicationEvidence:
         return replace(verdict, action="wait", share=None, why=why)
 
     def _seen(
-        self, spec: TrialSpec, revision: int, decision: LoggedDecision, failed: Collection[str], second: int
+        self, trial: _Trial, revision: int, decision: LoggedDecision, failed: Collection[str], second: int
     ) -> TrialDecision | None:
         """The decision as the trial sees it; None where it says nothing: the trial was not drawn for, or nobody was.
 
         A version without a host is not drawn for, and another canary may have served in the place of both.
         """
-        ref, share = spec.trial.model, spec.shares.get(revision)
-        if revision < spec.since or share is None:
+        ref, share = trial.spec.trial.model, trial.spec.shares.get(revision)
+        if revision < trial.spec.since or share is None:
             return None
         candidates = self.spec.candidates
         if share.canary and share.others >= 1.0:
@@ -178,6 +178,7 @@ class ApplicationEvidence:
             self.mismatched += 1
             return None
         if not asked and not (share.canary and _drawn(decision, share)):
+            trial.evidence.pass_over(second, share.share)
             return None
         models = compared_models(decision, candidates)
         return TrialDecision(

@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 from unit.rollout.rig import CANARY, PLAIN, SHADOW, control_of, control_record, specs_of, with_trials
 
@@ -93,6 +94,23 @@ def test_what_began_before_it_was_compared_needs_what_was_read_already(after, ne
 )
 def test_each_time_that_a_version_is_put_to_the_test_is_an_attempt(manifests, attempt):
     assert specs_of(*manifests).trials[-1].attempt == attempt
+
+
+@pytest.mark.parametrize(("since_s", "attempt"), [(None, 1), (1_700_000_000, 2)], ids=["no answer", "an answer"])
+def test_a_trial_that_ended_before_its_first_answer_was_no_attempt(since_s, attempt):
+    control = control_of(with_trials(SHADOW), PLAIN, with_trials(SHADOW))
+    ended, change = (
+        control.changes["digits"][2],
+        {"command": "abort", "model": "new:1", "numbers": {"since_s": since_s}},
+    )
+    control.changes["digits"][2] = msgspec.structs.replace(ended, **change)
+    assert comparison_specs(control)["digits"].trials[-1].attempt == attempt
+
+
+@pytest.mark.parametrize(("scale", "margin"), [(None, 0.5), (50.0, 0.01), (0.1, 1.0)])
+def test_a_margin_in_the_unit_of_the_labels_is_divided_by_the_scale_of_the_losses(scale, margin):
+    found = specs_of(with_trials(SHADOW, loss="absolute", loss_scale=scale, rollout=RolloutRule(label_margin=0.5)))
+    assert found.rule.margin == margin
 
 
 # --- decisions --------------------------------------------------------------------------------------------------------

@@ -192,6 +192,18 @@ def test_a_host_that_has_never_answered_is_given_up_ten_minutes_after_it_was_fir
     assert (verdict.action, verdict.why) == ("abort", "none of 11 queries was answered by it, in 600 seconds")
 
 
+@pytest.mark.parametrize(("share", "expected"), [(1.0, "abort"), (0.01, "wait")], ids=["of all queries", "of few"])
+def test_a_version_without_a_host_is_given_up_after_an_hour_of_queries_that_were_to_ask_it(share, expected):
+    evidence = TrialEvidence(0.02)
+    for second in range(0, 3_601, 60):
+        assert judge(RULE, "shadow", 1.0, evidence).action == "wait"
+        evidence.pass_over(second, share)
+    verdict = judge(RULE, "shadow", 1.0, evidence)
+    assert (verdict.action, "it had no host to ask" in verdict.why) == (expected, expected == "abort")
+    evidence.decide(pair(3_601))
+    assert judge(RULE, "shadow", 1.0, evidence).action == "wait"
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [
