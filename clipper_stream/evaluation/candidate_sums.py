@@ -72,7 +72,7 @@ class BinnedSums(AdditiveSums):
         served = [number for number, total in enumerate(self.shares.sum(axis=0)) if total > 0.0]
         return Series(
             at_ms=timeline.middles,
-            loss=tuple(self.mean.tolist()),
+            loss=tuple(np.clip(self.mean, 0.0, 1.0).tolist()),
             shares={models[number]: tuple(shares[:, number].tolist()) for number in served},
         )
 

@@ -62,6 +62,8 @@ def _joint_note(candidates: int, confidence: float) -> Iterable[str]:
 
 def _notes(found: LogSummary) -> Iterable[str]:
     yield found.censored.sentence + "."
+    if warning := found.censored.warning(found.outline.models):
+        yield warning + "."
     if len(found.outline.policies) > 1:
         yield f"Several policies decided: {', '.join(found.outline.policies)}; the logged loss is of all of them."
     yield (

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import tee
 
-import numpy as np
-
 from clipper_stream.evaluation.candidate_sums import CandidateSums
 from clipper_stream.evaluation.candidates.candidate import LearningPolicy
 from clipper_stream.evaluation.estimators.block_sums import BlockSums, Terms, blocks_of, plus
-from clipper_stream.evaluation.estimators.support import ChoiceSums
+from clipper_stream.evaluation.estimators.propensity_matrices import row_sums
+from clipper_stream.evaluation.estimators.support import SupportSums
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.known_losses import known_losses
 from clipper_stream.evaluation.log_summary import LogSummary
@@ -36,7 +35,7 @@ class Replicate:
     """
 
     tally: CandidateSums
-    support: ChoiceSums
+    support: SupportSums
     estimate: BlockSums
     learned: int
     known: int
@@ -72,14 +71,14 @@ def _course(
     chunks, walked = tee(found.usable(log))
     for columns, run in zip(chunks, _walk(way, walked, candidate, question, found, seed), strict=True):
         counts = run.denominator > 0.0
-        loss, weight = run.numerator[counts], run.denominator[counts]
+        loss, counted = run.numerator[counts], run.denominator[counts]
         said = columns.take(counts)
-        estimate = estimate.merged(BlockSums.of(Terms(numerator=loss, denominator=weight), blocks_of(said)))
-        tally.add_losses(said, loss, weight, run.target[counts])
-        chosen = np.any(run.target > 0.0, axis=1)
-        scored = known_losses(columns.of_models(candidate.models)).weight > 0.0
-        part = ChoiceSums.of_choices(columns.context[chosen], contexts, run.target[chosen], scored[chosen])
-        support = plus(support, part)
+        estimate = estimate.merged(BlockSums.of(Terms(numerator=loss, denominator=counted), blocks_of(said)))
+        tally.add_losses(said, loss, counted, run.target[counts])
+        heard, weight = columns.with_feedback, known_losses(columns.of_models(candidate.models)).weight
+        importance = run.denominator if way == SIMULATION else row_sums(run.target, weight)
+        context, target, scored = columns.context[heard], run.target[heard], weight[heard] > 0.0
+        support = plus(support, SupportSums.of_parts(context, contexts, target, scored, importance[heard]))
         learned += int(run.learned.sum())
         known += int(counts.sum())
     assert support is not None

@@ -114,6 +114,7 @@ class CandidateResult:
         series: Over time.
         contexts: The contexts with the most decisions.
         warnings: What to be careful of, a sentence each, with what to do about it.
+        unknown_ratio: How far that of which nothing is known may move the difference, in either direction.
 
     >>> CandidateResult(name="a:1", kind="model", headline="ips", estimates={"ips": Estimate(value=0.5)}).loss.value
     0.5
@@ -130,6 +131,7 @@ class CandidateResult:
     series: Series = field(default_factory=Series)
     contexts: Sequence[ContextResult] = ()
     warnings: Sequence[str] = ()
+    unknown_ratio: float = 0.0
 
     @property
     def loss(self) -> Estimate:
@@ -143,9 +145,13 @@ class CandidateResult:
 
     @property
     def verdict(self) -> str:
-        """In a word: `better`, `worse`, or `not told apart` from what decided."""
+        """In a word: `better`, `worse`, or `not told apart` from what decided; `unknown` if the log cannot say."""
+        if math.isnan(self.difference.value):
+            return "unknown"
         if not self.difference.excludes_zero:
             return "not told apart"
+        if min(abs(self.difference.low), abs(self.difference.high)) <= self.unknown_ratio:
+            return "unknown"
         return "better" if self.difference.value < 0.0 else "worse"
 
 

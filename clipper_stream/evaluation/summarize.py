@@ -1,8 +1,9 @@
 """From sums to what is said: intervals, differences, which estimate to read first, and why to be careful.
 
 Rules of this file:
-- Of a candidate that stays as it is, DR is read first: it is unbiased as IPS is, and mostly of less variance. Where its
-  choices have no support it leans on predictions alone, as any estimate must; the warning says so.
+- Of a candidate that stays as it is, DR is read first: it is unbiased as IPS is, and mostly of less variance. Where few
+  decisions carry it, one of them moves it by more than any loss: SNDR is read first then. Where its choices have no
+  support it leans on predictions alone, as any estimate must; the warning says so.
 - Of one that learns, the simulation is read first where the losses of all models are known, else rejection.
 """
 
@@ -26,8 +27,10 @@ from clipper_stream.evaluation.results import NOTHING, CandidateResult, ContextR
 
 WITHOUT_BIAS = "which does not show its bias"
 PREFERRED = ("dr", "sndr", "snips", "ips", "dm")
+SELF_NORMALIZED = ("sndr", "snips")
 WHY = {
     "dr": "unbiased whatever the predicted losses, with less variance where they are right",
+    "sndr": "few decisions carry it: weights that sum to 1 keep one of them from deciding",
     "simulation": "the losses of all models are known: nothing is estimated",
     "rejection": "decisions that the candidate would have made itself are its history, so nothing has to be predicted",
     ON_POLICY: "the mean loss of the answers that were given",
@@ -83,6 +86,7 @@ class Summarizer:
             series=tally.spans.series(outline.timeline, tally.models),
             contexts=self._contexts(tally),
             warnings=support.warnings(tally.models, outline.contexts),
+            unknown_ratio=support.unknown_ratio + self.found.censored.unknown_ratio,
         )
 
     def of_learning(self, name: str, walked: dict[str, list[Replicate]]) -> CandidateResult:
@@ -106,6 +110,7 @@ class Summarizer:
             series=spans.series(self.found.outline.timeline, first.models),
             contexts=self._contexts(first),
             warnings=tuple(_learning_warnings(walked, self.found)),
+            unknown_ratio=max(one.support.unknown_ratio for one in courses) + self.found.censored.unknown_ratio,
         )
 
     def _estimate(self, sums: BlockSums) -> Estimate:
@@ -130,7 +135,7 @@ class Summarizer:
                 context=name,
                 decisions=int(logged.decisions[place[name]]),
                 logged=float(logged.mean[place[name]]),
-                candidate=float(tally.contexts.mean[place[name]]),
+                candidate=float(np.clip(tally.contexts.mean[place[name]], 0.0, 1.0)),
                 difference=_of_context(tally.differences, place[name], self.question.confidence),
             )
             for name in outline.largest_contexts
@@ -139,7 +144,9 @@ class Summarizer:
 
 def headline_of(tally: CandidateSums) -> str:
     """Which estimate of a candidate that does not learn is read first."""
-    return next(each for each in (*PREFERRED, *tally.estimates) if each in tally.estimates)
+    few = tally.support is not None and tally.support.few_carry
+    first: tuple[str, ...] = SELF_NORMALIZED if few else ()
+    return next(each for each in (*first, *PREFERRED, *tally.estimates) if each in tally.estimates)
 
 
 def _learning_warnings(walked: dict[str, list[Replicate]], found: LogSummary) -> list[str]:
@@ -151,7 +158,7 @@ def _learning_warnings(walked: dict[str, list[Replicate]], found: LogSummary) ->
     outline = found.outline
     instead = "It is taken for as much as that of a coin until something is"
     missing = courses[0].support.missing(courses[0].tally.models, outline.contexts, instead)
-    said = [missing] if missing else []
+    said = [one for one in (missing, "" if missing else courses[0].support.doubtful) if one]
     learned = float(np.mean([course.learned for course in courses])) / found.used
     if learned < FEW_LEARNED:
         said.append(
@@ -193,9 +200,9 @@ def _effective(courses: Sequence[Replicate]) -> float:
 
 def _of_context(sums: BinnedSums, number: int, confidence: float) -> Estimate:
     count, weight = int(sums.decisions[number]), float(sums.weight[number])
-    mean = float(sums.mean[number])
+    mean = float(np.clip(sums.mean[number], -1.0, 1.0))
     if count < 2 or weight <= 0.0:  # noqa: PLR2004 (one has no variance)
         return Estimate(value=mean)
     variance = max(0.0, (sums.squares[number] - sums.loss[number] ** 2 / count) / (count - 1))
     radius = NormalDist().inv_cdf(0.5 + confidence / 2.0) * math.sqrt(variance * count) / weight
-    return Estimate(value=mean, low=mean - radius, high=mean + radius, interval="normal")
+    return Estimate(value=mean, low=max(-1.0, mean - radius), high=min(1.0, mean + radius), interval="normal")

@@ -27,6 +27,7 @@ How far an output is from the label, in [0, 1]:
 - A label of another kind than the output is refused by every loss: text against a number, a list against no list, an
   object against no object. Nobody knows what it says about the output.
 - Lists are compared element by element: for `zero_one` all must be equal, the others take the mean.
+- `absolute:10` and `squared:10` measure the difference by a scale: one of 10 or more has the loss 1.
 - An output that is absent (None) or no finite number has the loss 1: a model must not gain by giving none. A label
   that is absent or not finite is refused: nobody can be scored by it.
 """
@@ -34,6 +35,7 @@ How far an output is from the label, in [0, 1]:
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 from clipper_stream.errors import InvalidLabel, UnknownName, shown
@@ -268,20 +270,19 @@ def loss_of(kind: str, label: Any, output: Any) -> float:
     """Loss of one output of one row.
 
     Args:
-        kind: `zero_one` (0 when equal, else 1), `absolute` or `squared` (of the difference, at most 1).
+        kind: `zero_one` (0 when equal, else 1), `absolute` or `squared` (of the difference, at most 1), the latter two
+            with a scale behind a colon or without one.
         label: What was true.
         output: What the model said.
 
-    >>> loss_of("squared", [1.0, 0.0], [0.5, 0.0])
-    0.125
+    >>> loss_of("squared", [1.0, 0.0], [0.5, 0.0]), loss_of("absolute:10", 7, 4)
+    (0.125, 0.3)
 
     Raises:
         UnknownName: there is no such loss.
         InvalidLabel: the label is absent, or it and the output cannot be compared by this loss.
     """
-    loss = LOSSES.get(kind)
-    if loss is None:
-        raise UnknownName(f"loss {kind!r}: use one of {', '.join(sorted(LOSSES))}")
+    loss = LOSSES.get(kind) or loss_named(kind)
     if label is None:
         raise InvalidLabel("the label is null: give the true output, or a loss or a reward in [0, 1]")
     if isinstance(label, float | list | tuple) and not _is_finite(label):
@@ -296,6 +297,40 @@ def loss_of_rows(kind: str, labels: Any, outputs: Sequence[Any]) -> float:
         raise InvalidLabel(f"{found} for a query of {len(outputs)} rows: give a list with one label a row")
     losses = [loss_of(kind, label, output) for label, output in zip(labels, outputs, strict=True)]
     return sum(losses) / len(losses)
+
+
+@cache
+def loss_named(kind: str) -> Callable[[Any, Any], float]:
+    """The loss of a label and an output; `UnknownName` where there is none of this name."""
+    name, colon, scale = kind.partition(":")
+    if name not in LOSSES or (colon and name == "zero_one"):
+        raise UnknownName(f"loss {kind!r}: use one of {', '.join(sorted(LOSSES))}")
+    return partial(LOSSES[name], scale=float(scale)) if colon else LOSSES[name]
+
+
+def scale_of(kind: str) -> float:
+    """The least difference that has the loss 1; infinite for `zero_one`, which measures none."""
+    name, colon, scale = kind.partition(":")
+    return math.inf if name == "zero_one" else float(scale) if colon else 1.0
+
+
+def differences(label: Any, output: Any) -> list[float]:
+    """How far each number of an output, or of its rows, is from the label's; none where they cannot be compared.
+
+    >>> differences([1, 2.5], [4, 2])
+    [3.0, 0.5]
+    """
+    found: list[float] = []
+
+    def measured(difference: float) -> float:
+        found.append(abs(difference))
+        return 0.0
+
+    try:
+        _mean_over_elements(label, output, measured)
+    except InvalidLabel:
+        return []
+    return found
 
 
 def same(first: Any, second: Any) -> bool:
@@ -349,12 +384,12 @@ def _of_one_kind(label: Any, output: Any) -> bool:
     return true is not None and math.isfinite(true) and _number(output) is not None
 
 
-def _absolute(label: Any, output: Any) -> float:
-    return _mean_over_elements(label, output, lambda difference: min(1.0, abs(difference)))
+def _absolute(label: Any, output: Any, scale: float = 1.0) -> float:
+    return _mean_over_elements(label, output, lambda difference: min(1.0, abs(difference) / scale))
 
 
-def _squared(label: Any, output: Any) -> float:
-    return _mean_over_elements(label, output, lambda difference: min(1.0, abs(difference)) ** 2)
+def _squared(label: Any, output: Any, scale: float = 1.0) -> float:
+    return _mean_over_elements(label, output, lambda difference: min(1.0, abs(difference) / scale) ** 2)
 
 
 def _mean_over_elements(label: Any, output: Any, loss: Callable[[float], float]) -> float:
@@ -394,5 +429,5 @@ def _number(value: Any) -> float | int | None:
 
 _LARGEST = 2**63
 """In size, of an integer that is compared as it is; one beyond all floats is no finite number."""
-LOSSES: Mapping[str, Callable[[Any, Any], float]] = {"zero_one": _zero_one, "absolute": _absolute, "squared": _squared}
+LOSSES: Mapping[str, Callable[..., float]] = {"zero_one": _zero_one, "absolute": _absolute, "squared": _squared}
 """Every loss by its name."""

@@ -11,6 +11,7 @@ Rules of this file:
   end, and worse at its upper end, than it is.
 - A loss that is not known lies between 0 and 1. So does that of a candidate that did not answer: its host may be
   starting, which says nothing about its losses.
+- No candidate is better by losses of which more than `MOST_AT_BOUND` stand at the bound.
 - The intervals of all candidates hold at all times together: 1 - confidence is divided by the number of their ends.
 """
 
@@ -19,8 +20,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from clipper_stream.sequential_testing.score_sums import Capital, Score, ScoreSums
+from clipper_stream.sequential_testing.score_sums import MOST_AT_BOUND, Capital, Score, ScoreSums
 
+NOWHERE: Mapping[str, float] = {}
 LEAST = 0.01
 """Of w: a candidate that is asked by one query in a hundred is still judged by all that it says."""
 
@@ -87,6 +89,7 @@ class CandidateLosses:
         self._horizon_s, self._second, self._sampled = horizon_s, 0, sampled
         self._least = 1.0
         self.feedbacks = dict.fromkeys(self._sums, 0)
+        self._at_bound = dict.fromkeys(self._sums, 0.0)
 
     def decide(self, second: int, asked: Mapping[str, float], silent: Collection[str] = ()) -> OpenComparison:
         """Take in who was asked, in the log's order.
@@ -111,13 +114,20 @@ class CandidateLosses:
                 sums.settle(second - self._horizon_s)
         return opened
 
-    def learn(self, opened: OpenComparison, losses: Mapping[str, float], chances: Mapping[str, float]) -> None:
+    def learn(
+        self,
+        opened: OpenComparison,
+        losses: Mapping[str, float],
+        chances: Mapping[str, float],
+        at_bound: Mapping[str, float] = NOWHERE,
+    ) -> None:
         """Take in the feedback about a query.
 
         Args:
             opened: The query.
             losses: In [0, 1], of each model whose loss is known.
             chances: Probability with which each of these losses was to be known, in (0, 1].
+            at_bound: Share of each one's numbers whose loss stands at the bound; without those of which none does.
         """
         for ref, before in opened.scores.items():
             now = before._replace(waiting=False)
@@ -126,6 +136,7 @@ class CandidateLosses:
                 low = counted * losses[ref]
                 now = Score(opened.weight, low, opened.weight - counted + low)
                 self.feedbacks[ref] += 1
+                self._at_bound[ref] += at_bound.get(ref, 0.0)
             self._sums[ref].change(opened.second, before, now)
         opened.scores = {}
 
@@ -142,6 +153,10 @@ class CandidateLosses:
         """What is known of a candidate's mean loss; of its ends, that the interval may have."""
         return self._sums[ref].capital(before)
 
+    def _is_measured(self, ref: str) -> bool:
+        """Return whether few enough of its losses stand at the bound, where they may be any larger ones."""
+        return self._at_bound[ref] <= MOST_AT_BOUND * self.feedbacks[ref]
+
     def worst(self, keep: int, confidence: float, before: int | None = None) -> Retirement | None:
         """The candidate to retire; None while there is none.
 
@@ -156,7 +171,7 @@ class CandidateLosses:
         found = {ref: self.capital(ref, before) for ref in self._sums}
         lower, upper = ({ref: end(one, alpha) for ref, one in found.items()} for end in (Capital.lower, Capital.upper))
         model = max(lower, key=lower.__getitem__)
-        better = {ref: end for ref, end in upper.items() if end < lower[model]}
+        better = {ref: end for ref, end in upper.items() if end < lower[model] and self._is_measured(ref)}
         if len(better) < keep:
             return None
         most = max(better.values())

@@ -21,6 +21,8 @@ Rules of this file:
   canary's load must not be saved by its past. For the same reason a step waits while its own mean is above the margin
   by more than its standard error: to wait is no decision that may be wrong, so an estimate for one look will do.
 - Where a trial is not asked as often as the log says, no score means what it says, and nothing is decided.
+- A version that is tried again has no new budget of errors: each attempt has nine tenths of what those before it left.
+- A loss at its bound may be any larger one: no promotion by such losses of the trial, no abort by such of the answers.
 """
 
 import math
@@ -29,12 +31,18 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.sequential_testing.score_sums import WAITING_COSTS, Capital
-from clipper_stream.sequential_testing.trial_evidence import TrialEvidence
+from clipper_stream.sequential_testing.score_sums import MOST_AT_BOUND, WAITING_COSTS, Capital
+from clipper_stream.sequential_testing.trial_evidence import Side, TrialEvidence
 
 SAME_SHARE = 1e-9
 ALPHA_OF_SHARE = 0.001
 """Probability that a trial that is drawn as the log says is refused ever."""
+LEFT_BY_AN_ATTEMPT = 0.1
+"""Of alpha: the first attempt is then decided nearly as soon as if there were no other."""
+ANSWERS_WITHIN_S = 600
+"""A host is asked once it is ready: one that has given no answer for so long will give none."""
+READY_WITHIN_S = 3_600
+"""A version may be on trial before its host is started; nobody remembers one that has none for longer."""
 
 Action = Literal["wait", "step", "promote", "abort"]
 
@@ -48,6 +56,7 @@ class TrialRule:
         margin: How much more loss is taken as no loss, in [0, 1].
         steps: Shares of a canary, rising, each in (0, 1].
         least: Feedbacks about the trial at each step before the next.
+        attempt: Number of times that the version was put to the test, this one included, at least 1.
 
     >>> TrialRule(steps=(0.1, 0.5)).next_share(0.1)
     0.5
@@ -63,6 +72,7 @@ class TrialRule:
     margin: float = 0.02
     steps: tuple[float, ...] = (0.05, 0.25, 0.5)
     least: int = 50
+    attempt: int = 1
 
     def __post_init__(self) -> None:
         if not 0.0 < self.confidence < 1.0:
@@ -76,7 +86,8 @@ class TrialRule:
     @property
     def alpha(self) -> float:
         """Of each side of the interval since the trial began, and of stepping up."""
-        return (1.0 - self.confidence) / 2
+        spent = (1.0 - LEFT_BY_AN_ATTEMPT) * LEFT_BY_AN_ATTEMPT ** (self.attempt - 1)
+        return (1.0 - self.confidence) / 2 * spent
 
     @property
     def alpha_of_step(self) -> float:
@@ -136,6 +147,7 @@ def judge(
     if abort is not None:
         return abort
     why = _waits_for(rule, whole, step, evidence)
+    why = _at_bound(evidence, "trial") or (why and (_at_bound(evidence, "answer") or why))
     if why is not None:
         return TrialVerdict(action="wait", why=why, numbers=numbers_of(rule, evidence, whole))
     following = rule.steps[0] if stage == "shadow" else rule.next_share(share)
@@ -171,6 +183,11 @@ def _abort(
         )
         why = f"{left}, above the margin {rule.margin:g}"
         return TrialVerdict(action="abort", why=why, numbers=numbers_of(rule, evidence, whole))
+    absent = _absent(evidence)
+    if absent is not None:
+        return TrialVerdict(action="abort", why=absent, numbers=numbers_of(rule, evidence, whole))
+    if _at_bound(evidence, "answer"):
+        return None
     tests = ((whole, rule.alpha / 2, "since the trial began"), (step, rule.alpha_of_step, "at this step"))
     for found, alpha, span in tests:
         if found.above >= -math.log(alpha):
@@ -178,6 +195,28 @@ def _abort(
             why = f"{lost}, above the margin {rule.margin:g}"
             return TrialVerdict(action="abort", why=why, numbers=numbers_of(rule, evidence, found))
     return None
+
+
+def _absent(evidence: TrialEvidence) -> str | None:
+    if evidence.began is not None:
+        return None
+    if evidence.asked_s is not None:
+        first, last = evidence.asked_s
+        found = f"none of {evidence.asked} queries was answered by it, in {ANSWERS_WITHIN_S} seconds"
+        return found if last - first >= ANSWERS_WITHIN_S else None
+    first, last, expected = evidence.passed or (0, 0, 0.0)
+    by_chance = expected < -math.log(ALPHA_OF_SHARE)
+    return None if by_chance or last - first < READY_WITHIN_S else f"it had no host to ask, in {READY_WITHIN_S} seconds"
+
+
+def _at_bound(evidence: TrialEvidence, side: Side) -> str | None:
+    known, at_bound = evidence.at_bound[side]
+    if at_bound <= MOST_AT_BOUND * known:
+        return None
+    return (
+        f"{at_bound / known:.1%} of the losses of the {side} stand at the bound, where they may be any larger ones: "
+        "give the application a larger loss_scale"
+    )
 
 
 def _waits_for(rule: TrialRule, whole: Capital, step: Capital, evidence: TrialEvidence) -> str | None:
@@ -217,8 +256,8 @@ def numbers_of(rule: TrialRule, evidence: TrialEvidence, found: Capital) -> dict
         "answer_feedbacks": answer_feedbacks,
         "answer_loss": answer_loss,
         "difference": None if trial_loss is None or answer_loss is None else trial_loss - answer_loss,
-        "lower": found.lower(rule.alpha),
-        "upper": found.upper(rule.alpha),
+        "lower": -1.0 if _at_bound(evidence, "answer") else found.lower(rule.alpha),
+        "upper": 1.0 if _at_bound(evidence, "trial") else found.upper(rule.alpha),
         "confidence": rule.confidence,
         "margin": rule.margin,
     }

@@ -26,6 +26,8 @@ BETS: Floats = np.geomspace(0.02, 0.95, 10)
 """Shares of the capital: small ones tell versions apart that are nearly equal, large ones those that are not."""
 WAITING_COSTS = 10
 """What the newest seconds say is left out while more than one in so many of their scores is waited for."""
+MOST_AT_BOUND = 0.05
+"""Share of losses that may stand at the bound, where they may be any larger ones, before they compare nothing."""
 _BELOW, _ABOVE = slice(0, len(BETS)), slice(len(BETS), 2 * len(BETS))
 _WIDTH = 2 * len(BETS) + 12
 _WEIGHT, _TOTAL, _SQUARES, _UNKNOWN, _SCORES, _WAITING, _TRIAL, _ANSWER = *range(_WIDTH - 12, _WIDTH - 5), _WIDTH - 3

@@ -17,21 +17,25 @@ Rules of this file:
 - A version that did not answer says nothing about its losses. In a pair the query is left out. Where one of two is
   drawn that would compare easy queries with all, so its loss is unknown. That it did not answer is evidence of its own,
   by the second, since a host that dies fails many queries at once.
-- The first feedback says which kind the trial is decided by, labels or rewards; what is of the other kind says nothing.
+- The first feedback says which kind the trial is decided by, labels or rewards, unless most of the first `VOTES` are of
+  the other one; what is of the other kind says nothing.
 """
 
 import math
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.sequential_testing.score_sums import Score, ScoreSums
 
 Kind = Literal["label", "reward"]
+Side = Literal["trial", "answer"]
 RECENT = 100
 """Losses, whose mean a loss is compared with."""
 UNKNOWN = 1.0
+VOTES, MOST_EARLY = 20, 20_000
+"""Feedbacks that say what a trial is decided by; fewer do where so many queries came meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,23 @@ class TrialDecision:
     apart: float = UNKNOWN
 
 
+class Misses(NamedTuple):
+    """How far numeric outputs were from a label.
+
+    Attributes:
+        trial_at_bound: Share of the trial's numbers whose loss stands at the bound, in [0, 1].
+        answer_at_bound: The same of what the application's models answered.
+        largest: The largest difference, in the label's unit.
+    """
+
+    trial_at_bound: float = 0.0
+    answer_at_bound: float = 0.0
+    largest: float = 0.0
+
+
+NO_MISSES = Misses()
+
+
 @dataclass(slots=True, eq=False)
 class OpenDecision:
     """A decision that may get a feedback.
@@ -72,12 +93,16 @@ class OpenDecision:
         recent: Mean of the losses that were known before it.
         sums: Where its score is counted.
         score: What stands for it there; None: nothing.
+        told: The feedback about it: its kind, the trial's loss and that of the models' answer; None: none yet.
+        given_up: Whether none is waited for any more.
     """
 
     decision: TrialDecision
     recent: float
     sums: tuple[ScoreSums, ...]
     score: Score | None = None
+    told: tuple[Kind, float | None, float | None] | None = None
+    given_up: bool = False
 
 
 class TrialEvidence:
@@ -97,6 +122,10 @@ class TrialEvidence:
         silence: Share of the asked queries of a second that it did not answer, less that of the models: a score each.
         losses: Its own, as far as they are known.
         asked: Queries that asked it.
+        asked_s: The seconds of the first and of the last of them.
+        passed: Of the queries that did not ask it, the same, and how many would have on average, were its host ready.
+        at_bound: Of the known losses of the trial and of the answers: how many, and how many stand at the bound.
+        largest: The largest difference between a label and an output.
         began: The second of its first answer; None: it has not answered yet.
         kind: What the trial is decided by; None: no feedback yet.
 
@@ -117,15 +146,25 @@ class TrialEvidence:
         self.share, self.silence = ScoreSums(0.0), ScoreSums(margin)
         self.losses = ScoreSums(0.0)
         self.asked, self.step_losses = 0, 0
+        self.asked_s: tuple[int, int] | None = None
+        self.passed: tuple[int, int, float] | None = None
+        self.at_bound: dict[Side, tuple[int, float]] = {"trial": (0, 0.0), "answer": (0, 0.0)}
+        self.largest = 0.0
         self.began: int | None = None
         self.kind: Kind | None = None
-        self._early: deque[OpenDecision] = deque()
+        self._early: deque[OpenDecision] | None = deque()
+        self._votes: Counter[Kind] = Counter()
         self._recent, self._recent_count = 0.0, 0.0
         self._second, self._silent = 0, (0, 0, 0)
 
     def next_step(self) -> None:
         """Begin another stage or share, of which nothing is known yet."""
         self.step, self.step_losses = ScoreSums(self.step.margin), 0
+
+    def pass_over(self, second: int, share: float) -> None:
+        """Take in a query that did not ask it, and would have with the probability `share`, were its host ready."""
+        first, _, expected = self.passed or (second, second, 0.0)
+        self.passed = first, second, expected + share
 
     def decide(self, decision: TrialDecision, *, of_step: bool = True) -> OpenDecision | None:
         """Take in a decision, in the log's order; None: feedback about it says nothing.
@@ -138,6 +177,8 @@ class TrialEvidence:
             drawn = float(decision.asked) - decision.share
             self.share.add(decision.second, Score(1.0, drawn, drawn))
         self.asked += decision.asked
+        if decision.asked:
+            self.asked_s = (decision.second if self.asked_s is None else self.asked_s[0], decision.second)
         if self.began is None and decision.asked and (decision.failed or not decision.silent):
             self.began = decision.second
         if self.began is None or decision.second < self.began:
@@ -147,13 +188,15 @@ class TrialEvidence:
             return None
         recent = round((self._recent + 0.5) / (self._recent_count + 1.0), 2)  # so that most scores are alike
         opened = OpenDecision(decision, recent, (self.whole, self.step) if of_step else (self.whole,))
-        if self.kind is None:
+        if self._early is not None:
             self._early.append(opened)
-        else:
+        if self.kind is not None:
             self._open(opened)
         return opened
 
-    def learn(self, opened: OpenDecision, kind: Kind, trial: float | None, answer: float | None) -> None:
+    def learn(
+        self, opened: OpenDecision, kind: Kind, trial: float | None, answer: float | None, misses: Misses = NO_MISSES
+    ) -> None:
         """Take in the feedback about a decision.
 
         Args:
@@ -161,36 +204,68 @@ class TrialEvidence:
             kind: What the feedback is.
             trial: Loss of the trial, in [0, 1]; None: the feedback does not tell.
             answer: Loss of what the application's models answered; None: it does not tell.
+            misses: How far both were from a label.
 
         Raises:
             InvalidLabel: a loss is outside of [0, 1].
         """
         if self.kind is None:
             self.kind = kind
-            while self._early:
-                self._open(self._early.popleft())
-        for loss in (trial, answer):
-            if loss is not None and not 0.0 <= loss <= 1.0:
-                raise InvalidLabel(f"loss {loss!r}: give a number from 0 to 1")
+            for one in self._early or ():
+                self._open(one)
+        sides: tuple[tuple[Side, float | None, float], ...] = (
+            ("trial", trial, misses.trial_at_bound),
+            ("answer", answer, misses.answer_at_bound),
+        )
+        for side, loss, at_bound in sides:
+            if loss is not None:
+                if not 0.0 <= loss <= 1.0:
+                    raise InvalidLabel(f"loss {loss!r}: give a number from 0 to 1")
+                self.at_bound[side] = (self.at_bound[side][0] + 1, self.at_bound[side][1] + at_bound)
+        self.largest = max(self.largest, misses.largest)
         if trial is not None:
             self.step_losses += self.step in opened.sums
             self.losses.add(opened.decision.second, Score(1.0, trial, trial))
-        if kind == self.kind:
-            self._change(opened, self._score(opened, trial, answer, waiting=False))
-            served = trial if opened.decision.asked and opened.decision.canary else answer
-            if served is not None:
-                self._recent += served - self._recent / RECENT
-                self._recent_count += 1.0 - self._recent_count / RECENT
+        opened.told = kind, trial, answer
+        self._count(opened)
+        if self._early is not None:
+            self._vote(kind, self._early)
+
+    def _count(self, opened: OpenDecision) -> None:
+        """Count what feedback told, if it is of the kind that the trial is decided by."""
+        if opened.told is None or opened.told[0] != self.kind:
+            return
+        _, trial, answer = opened.told
+        self._change(opened, self._score(opened, trial, answer, waiting=False))
+        served = trial if opened.decision.asked and opened.decision.canary else answer
+        if served is not None:
+            self._recent += served - self._recent / RECENT
+            self._recent_count += 1.0 - self._recent_count / RECENT
+
+    def _vote(self, kind: Kind, early: deque[OpenDecision]) -> None:
+        """Count a feedback's kind; once enough are counted, put all scores in the place of those of the other kind."""
+        self._votes[kind] += 1
+        if self._votes.total() < VOTES and len(early) < MOST_EARLY:
+            return
+        self._early = None
+        ((most, _),) = self._votes.most_common(1)
+        if most == self.kind:
+            return
+        self.kind, self._recent, self._recent_count = most, 0.0, 0.0
+        for one in early:
+            self._remove(one)
+            self._open(one)
+            self._count(one)
+            if one.given_up:
+                self.give_up(one)
 
     def give_up(self, opened: OpenDecision) -> None:
         """Wait no more for the feedback about a decision."""
-        one = opened.decision
-        if self.kind is None:
+        one, opened.given_up = opened.decision, True
+        if self.kind is None and self._early is not None:
             self._early.remove(opened)
         elif opened.score is not None and self.sampled and not (one.silent or one.models_silent):
-            for sums in opened.sums:
-                sums.remove(opened.decision.second, opened.score)
-            opened.score = None
+            self._remove(opened)
         elif opened.score is not None:
             self._change(opened, opened.score._replace(waiting=False))
 
@@ -199,6 +274,12 @@ class TrialEvidence:
         if opened.score is not None:
             for sums in opened.sums:
                 sums.add(opened.decision.second, opened.score)
+
+    def _remove(self, opened: OpenDecision) -> None:
+        if opened.score is not None:
+            for sums in opened.sums:
+                sums.remove(opened.decision.second, opened.score)
+            opened.score = None
 
     def _change(self, opened: OpenDecision, now: Score | None) -> None:
         if opened.score is not None and now is not None:

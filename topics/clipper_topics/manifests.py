@@ -139,6 +139,8 @@ class RolloutRule(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unkno
     """Half of the rest is how probable it is that one is ever stepped up wrongly, and half that one is aborted so."""
     margin: Ratio = 0.02
     """How much more loss is taken as no loss, in [0, 1]: the smaller, the longer an equal version takes."""
+    label_margin: Annotated[float, Meta(gt=0.0)] | None = None
+    """The same in the unit of the labels, of `absolute` losses, whatever their scale; absent: `margin` counts."""
     steps: Annotated[list[Ratio], Meta(min_length=1, max_length=16)] = msgspec.field(
         default_factory=lambda: [0.05, 0.25, 0.5]
     )
@@ -189,6 +191,9 @@ class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forb
     """`vote` for labels, `mean` for numbers."""
     loss: Literal["zero_one", "absolute", "squared"] = "zero_one"
     """How a label is compared with an output."""
+    loss_scale: Annotated[float, Meta(gt=0.0)] | None = None
+    """The difference between label and output that is the loss 1, and so is any larger one, for `absolute` and
+    `squared`; absent: 1, until a trial's first labels show larger differences, and the rollout controller sets it."""
     objective_ms: ObjectiveMs | None = 100
     """Answer within so many milliseconds of the query's timestamp; null: throughput mode, no deadline."""
     default_output: Any = None
@@ -203,12 +208,29 @@ class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forb
     """So many of the first numbers of a one-row numeric input are the features of a query that gives none itself."""
 
     @property
+    def scaled_loss(self) -> str:
+        """The loss with its scale: `zero_one`, `absolute` or `absolute:10.0`."""
+        return self.loss if self.loss_scale is None else f"{self.loss}:{self.loss_scale!r}"
+
+    @property
+    def scaled_rollout(self) -> RolloutRule:
+        """The rollout rule with its margin in losses."""
+        said = self.rollout
+        if said.label_margin is None:
+            return said
+        return msgspec.structs.replace(said, margin=min(1.0, said.label_margin / (self.loss_scale or 1.0)))
+
+    @property
     def refs(self) -> list[str]:
         """Every version that it names, candidates first."""
         return [*self.models, *(trial.model for trial in self.trials)]
 
     def __post_init__(self) -> None:
         check_plain("default_output", self.default_output)
+        if self.loss_scale is not None and self.loss == "zero_one":
+            raise ValueError("loss_scale is about absolute and squared losses: leave it out, or give another loss")
+        if self.rollout.label_margin is not None and self.loss != "absolute":
+            raise ValueError("rollout.label_margin is about absolute losses: give margin, or another loss")
         tried = [trial.model for trial in self.trials]
         twice = sorted(set(tried) & set(self.models)) or sorted({ref for ref in tried if tried.count(ref) > 1})
         if twice:

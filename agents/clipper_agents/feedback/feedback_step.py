@@ -231,7 +231,7 @@ def config_digest(manifest: ApplicationManifest) -> int:
     >>> config_digest(one) == config_digest(msgspec.structs.replace(one, revision=2, audit_ratio=0.5))
     True
     """
-    learning = (manifest.policy.name, manifest.policy.parameters, manifest.loss)
+    learning = (manifest.policy.name, manifest.policy.parameters, manifest.scaled_loss)
     packed = msgspec.msgpack.encode(learning, order="deterministic")
     return int.from_bytes(hashlib.blake2b(packed, digest_size=DIGEST_BYTES).digest()) or 1
 

@@ -155,7 +155,7 @@ _TABLE: dict[Role, tuple[tuple[str, str, str], ...]] = {
         (
             "clipper_decisions_total",
             "application command outcome",
-            "Changes that a rule asked for (`step`, `promote`, `abort`, `retire`): `made`, `stale` or `refused`.",
+            "Changes by rules (`step`, `promote`, `abort`, `retire`, `scale`): `made`, `stale` or `refused`.",
         ),
         (
             "clipper_comparison_dropped_total",

@@ -82,7 +82,7 @@ async def log_of(
         kafka=kafka,
         catalogue=catalogue,
         application=application,
-        loss_kind=manifests[application].loss,
+        loss_kind=manifests[application].scaled_loss,
         span=span,
         inputs=inputs,
     )

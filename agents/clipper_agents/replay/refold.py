@@ -92,7 +92,8 @@ def _learning(manifest: ApplicationManifest) -> Iterator[tuple[int, Application]
         policy = make_policy(manifest.policy.name, manifest.policy.parameters)
     except (ClipperError, ArithmeticError, TypeError, ValueError):
         return
-    yield config_digest(manifest), Application(name=manifest.name, candidates=(), policy=policy, loss=manifest.loss)
+    application = Application(name=manifest.name, candidates=(), policy=policy, loss=manifest.scaled_loss)
+    yield config_digest(manifest), application
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

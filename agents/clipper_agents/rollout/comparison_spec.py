@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+import msgspec
+
 from clipper_agents.control.state import ControlState
 from clipper_stream.errors import SetupError
 from clipper_stream.selection.registry import make_policy
@@ -47,12 +49,14 @@ class TrialSpec:
         since: The revision at which it began.
         step_since: That of its present stage and share.
         shares: By revision, as far as they are known.
+        attempt: Number of comparisons in which the version was on trial, this one included.
     """
 
     trial: Trial
     since: int
     step_since: int
     shares: Mapping[int, TrialShare]
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +75,7 @@ class ComparisonSpec:
         revision: Of its manifest now.
         rule: How its trials are judged.
         loss: How a label is compared with an output.
+        learns_scale: Whether the scale of the losses is to be set once trials have shown it.
         sampled: Whether feedback is about a random sample of the queries.
         lone: Whether the policy answers by one of them; otherwise by several together.
         objective_ms: Within which it is answered; None: nobody knows.
@@ -84,6 +89,7 @@ class ComparisonSpec:
     revision: int
     rule: TrialRule
     loss: str
+    learns_scale: bool
     trials: tuple[TrialSpec, ...]
     candidates: tuple[str, ...]
     sampled: bool
@@ -113,7 +119,7 @@ def comparison_specs(state: ControlState, *, drift: bool = True) -> dict[str, Co
 
 
 def _spec(state: ControlState, manifest: ApplicationManifest, *, drift: bool) -> ComparisonSpec:
-    said = manifest.rollout
+    said = manifest.scaled_rollout
     rule = TrialRule(confidence=said.confidence, margin=said.margin, steps=tuple(said.steps), least=said.least)
     trials = tuple(_trial(state, manifest, trial) for trial in manifest.trials)
     candidates_since = _since(state, manifest, partial(same_candidates, now=manifest))
@@ -125,7 +131,8 @@ def _spec(state: ControlState, manifest: ApplicationManifest, *, drift: bool) ->
         application=manifest.name,
         revision=manifest.revision,
         rule=rule,
-        loss=manifest.loss,
+        loss=manifest.scaled_loss,
+        learns_scale=manifest.loss != "zero_one" and manifest.loss_scale is None,
         trials=trials,
         candidates=tuple(manifest.models),
         sampled=said.sampled_feedback,
@@ -148,7 +155,24 @@ def _trial(state: ControlState, manifest: ApplicationManifest, trial: Trial) -> 
         since=since,
         step_since=_since(state, manifest, partial(same_step, now=manifest, trial=trial)),
         shares={number: _share_of(one, trial.model) for number, one in revisions.items() if one is not None},
+        attempt=_attempts(state, manifest, trial.model),
     )
+
+
+def _attempts(state: ControlState, manifest: ApplicationManifest, ref: str) -> int:
+    """How often a version was put to the test.
+
+    A scale where there was none is part of the same test; a trial that ended without its first answer was none.
+    """
+    past = [found for number, found in state.history(manifest.name).items() if number < manifest.revision]
+    count, then = -sum(found.model == ref and found.numbers.get("since_s", 0) is None for found in past), None
+    for now in [*(found.after for found in past), manifest]:
+        if now is not None and any(trial.model == ref for trial in now.trials):
+            unscaled = then is not None and then.loss_scale is None
+            compared = msgspec.structs.replace(now, loss_scale=None) if unscaled else now
+            count += then is None or not same_comparison(then, compared, ref)
+        then = now
+    return count
 
 
 def _share_of(manifest: ApplicationManifest, ref: str) -> TrialShare:
@@ -200,13 +224,13 @@ def same_step(then: ApplicationManifest, now: ApplicationManifest, trial: Trial)
 
 def same_candidates(then: ApplicationManifest, now: ApplicationManifest) -> bool:
     """Whether the same candidates are compared with each other."""
-    same = set(then.models) == set(now.models) and then.loss == now.loss
+    same = set(then.models) == set(now.models) and then.scaled_loss == now.scaled_loss
     return same and _intervals(then)[:2] == _intervals(now)[:2]
 
 
 def same_losses(then: ApplicationManifest, now: ApplicationManifest) -> bool:
     """Whether the same detector reads the same losses."""
-    return then.drift == now.drift and then.loss == now.loss
+    return then.drift == now.drift and then.scaled_loss == now.scaled_loss
 
 
 def _answers_with(manifest: ApplicationManifest) -> tuple[Any, ...]:
@@ -216,7 +240,7 @@ def _answers_with(manifest: ApplicationManifest) -> tuple[Any, ...]:
         manifest.combiner,
         manifest.default_output,
         manifest.confidence_threshold,
-        manifest.loss,
+        manifest.scaled_loss,
     )
 
 
@@ -244,4 +268,4 @@ def _spans(specs: Mapping[str, ComparisonSpec]) -> Iterator[tuple[str, str, int]
         if one.drift is not None:
             yield name, _DRIFT, one.drift.since
         for one_trial in one.trials:
-            yield name, one_trial.trial.model, one_trial.since
+            yield name, f"{one_trial.trial.model} within {one.rule.margin}", one_trial.since

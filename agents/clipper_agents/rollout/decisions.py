@@ -23,7 +23,7 @@ BY = "rollout"
 """Author of automatic decisions in the history of an application."""
 
 
-Command: TypeAlias = Literal["step", "promote", "abort", "retire"]
+Command: TypeAlias = Literal["step", "promote", "abort", "retire", "scale"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,8 @@ class RolloutDecision:
 
     Attributes:
         command: `step` (the trial becomes, or stays, a canary of this share), `promote` (the trial becomes a
-            candidate), `abort` (the trial ends) or `retire` (the candidate is one no longer).
+            candidate), `abort` (the trial ends), `retire` (the candidate is one no longer) or `scale` (the
+            application's losses are measured by `loss_scale` of the numbers).
         revision: Of the application's manifest that was looked at.
         share: Of the canary, for `step`.
         why: The rule that fired.
@@ -90,6 +91,8 @@ def plan_of(decision: RolloutDecision, published: Manifests) -> Plan:
     if decision.command == "step":
         assert decision.share is not None
         return rules.step(published, application, model, decision.share)
+    if decision.command == "scale":
+        return rules.update(published, application, {"loss_scale": decision.numbers["loss_scale"]})
     rule = {"promote": rules.promote, "abort": rules.abort, "retire": rules.retire}[decision.command]
     return rule(published, application, model)
 

@@ -7,11 +7,21 @@ Rules of this file:
   choice said, if that was one model; of several nobody wrote down what they would have agreed on.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from clipper_stream.errors import InvalidLabel
-from clipper_stream.feedback.update import FeedbackValue, LoggedDecision, answer_loss, same, score
+from clipper_stream.feedback.update import (
+    FeedbackValue,
+    Label,
+    LoggedDecision,
+    answer_loss,
+    differences,
+    same,
+    scale_of,
+    score,
+)
 from clipper_topics.audit import Audit
 from clipper_topics.prediction import Prediction
 
@@ -21,13 +31,17 @@ class QueryLosses:
     """Losses in [0, 1] of each version that can be scored, and of what the application's models answered, if known.
 
     `chances` are the probabilities with which the versions' losses were to be known. Versions that were asked and did
-    not answer are `silent`.
+    not answer are `silent`. `at_bound` is the share of each version's numbers whose loss stands at the bound, and
+    `largest` the largest difference of all of them to the label.
     """
 
     models: Mapping[str, float]
     chances: Mapping[str, float]
     answer: float | None
     silent: frozenset[str] = frozenset()
+    at_bound: Mapping[str, float] = field(default_factory=dict)
+    answer_at_bound: float = 0.0
+    largest: float = 0.0
 
 
 def losses_of(
@@ -43,7 +57,22 @@ def losses_of(
     answer = scores.losses.get(compared[0]) if len(compared) == 1 else None
     if compared == decision.served:
         answer = answer_loss(decision, feedback, loss_kind)
-    return QueryLosses(models=scores.losses, chances=scores.propensities, answer=answer, silent=decision.unanswered)
+    found = QueryLosses(models=scores.losses, chances=scores.propensities, answer=answer, silent=decision.unanswered)
+    scale = scale_of(loss_kind)
+    if not isinstance(feedback, Label) or math.isinf(scale):
+        return found
+    misses = {ref: differences(feedback.value, output) for ref, output in decision.outputs.items()}
+    of_answer = misses.get(compared[0], []) if len(compared) == 1 else differences(feedback.value, decision.answer)
+    return replace(
+        found,
+        at_bound={ref: _reached(scale, each) for ref, each in misses.items()},
+        answer_at_bound=_reached(scale, of_answer),
+        largest=max((one for each in misses.values() for one in each if one < math.inf), default=0.0),
+    )
+
+
+def _reached(scale: float, found: Sequence[float]) -> float:
+    return sum(one >= scale for one in found) / len(found) if found else 0.0
 
 
 def compared_models(decision: LoggedDecision, candidates: Collection[str]) -> tuple[str, ...]:
@@ -62,7 +91,7 @@ def apart(decision: LoggedDecision, ref: str, compared: tuple[str, ...], loss_ki
         return 1.0
     if said is None or other is None:
         return 1.0
-    if loss_kind == "squared":
+    if loss_kind.startswith("squared"):
         return 0.0 if same(said, other) else 1.0
     try:
         return decision.compare(loss_kind, said, other)

@@ -5,8 +5,9 @@ Rules of this file:
   asked, not the time at which it was read. So the evidence at a place in the logs is the same, read live or again.
 """
 
+import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, TrialShare, TrialSpec
@@ -16,7 +17,7 @@ from clipper_stream.feedback.update import LoggedDecision
 from clipper_stream.sequential_testing.keep_best import CandidateLosses, OpenComparison
 from clipper_stream.sequential_testing.rollout_rule import TrialVerdict, judge
 from clipper_stream.sequential_testing.score_sums import Capital
-from clipper_stream.sequential_testing.trial_evidence import Kind, OpenDecision, TrialDecision, TrialEvidence
+from clipper_stream.sequential_testing.trial_evidence import Kind, Misses, OpenDecision, TrialDecision, TrialEvidence
 from clipper_topics.comparison import Comparison
 
 LIVE = "live"
@@ -27,6 +28,8 @@ NO_OBJECTIVE_MS = 60_000.0
 SETTLED_AFTER_S = 60.0
 """After the horizon: a prediction, whose time the horizon is counted from, is later than its query."""
 SAME_PROBABILITY = 1e-6
+SCALE_LABELS = 200
+"""A difference that one label in fifty shows is among so many, but for two trials in a hundred."""
 
 
 class OpenTrial(NamedTuple):
@@ -39,7 +42,8 @@ class OpenTrial(NamedTuple):
     def learn(self, losses: QueryLosses, kind: Kind) -> None:
         """Take in the feedback about it."""
         own = None if self.model in losses.silent else losses.models.get(self.model)
-        self.evidence.learn(self.opened, kind, own, losses.answer)
+        misses = Misses(losses.at_bound.get(self.model, 0.0), losses.answer_at_bound, losses.largest)
+        self.evidence.learn(self.opened, kind, own, losses.answer, misses)
 
     def give_up(self) -> None:
         """Wait no more for it."""
@@ -54,7 +58,7 @@ class OpenCandidates(NamedTuple):
 
     def learn(self, losses: QueryLosses, _: Kind) -> None:
         """Take in the feedback about it."""
-        self.evidence.learn(self.opened, losses.models, losses.chances)
+        self.evidence.learn(self.opened, losses.models, losses.chances, losses.at_bound)
 
     def give_up(self) -> None:
         """Wait no more for it."""
@@ -98,7 +102,7 @@ class ApplicationEvidence:
             compared = self._losses.decide(asked_ms // 1000, decision.propensities, decision.unanswered)
             found.append(OpenCandidates(self._losses, compared))
         for ref, trial in self._trials.items():
-            seen = self._seen(trial.spec, revision, decision, failed, asked_ms // 1000)
+            seen = self._seen(trial, revision, decision, failed, asked_ms // 1000)
             if seen is not None:
                 opened = trial.evidence.decide(seen, of_step=revision >= trial.spec.step_since)
                 if opened is not None:
@@ -113,8 +117,12 @@ class ApplicationEvidence:
         before = None if newest_ms is None else int(newest_ms - self._answered_within_ms) // 1000
         for ref, trial in self._trials.items():
             if trial.spec.trial.automatic:
-                verdict = self._judged(trial, before)
-                if verdict.action != "wait":
+                verdict, largest = self._judged(trial, before), trial.evidence.largest
+                if self.spec.learns_scale and _labels(trial) >= SCALE_LABELS and largest > 1.0:
+                    why = f"of the first {SCALE_LABELS} labels one was missed by {largest:g}"
+                    numbers = {"loss_scale": _rounded_up(largest), "largest": largest}
+                    yield self._decided("scale", ref, why=why, numbers=numbers)
+                elif verdict.action != "wait":
                     yield self._decided(
                         verdict.action, ref, why=verdict.why, numbers=verdict.numbers, share=verdict.share
                     )
@@ -142,17 +150,23 @@ class ApplicationEvidence:
 
     def _judged(self, trial: _Trial, before: int | None) -> TrialVerdict:
         of = trial.spec.trial
-        return judge(self.spec.rule, of.stage, of.share, trial.evidence, before)
+        rule = replace(self.spec.rule, attempt=trial.spec.attempt)
+        verdict = judge(rule, of.stage, of.share, trial.evidence, before)
+        measured = not self.spec.learns_scale or trial.evidence.kind == "reward" or _labels(trial) >= SCALE_LABELS
+        if measured or verdict.action in ("wait", "abort"):
+            return verdict
+        why = f"{_labels(trial)} labels about it, of {SCALE_LABELS} that show the scale of its losses: give loss_scale"
+        return replace(verdict, action="wait", share=None, why=why)
 
     def _seen(
-        self, spec: TrialSpec, revision: int, decision: LoggedDecision, failed: Collection[str], second: int
+        self, trial: _Trial, revision: int, decision: LoggedDecision, failed: Collection[str], second: int
     ) -> TrialDecision | None:
         """The decision as the trial sees it; None where it says nothing: the trial was not drawn for, or nobody was.
 
         A version without a host is not drawn for, and another canary may have served in the place of both.
         """
-        ref, share = spec.trial.model, spec.shares.get(revision)
-        if revision < spec.since or share is None:
+        ref, share = trial.spec.trial.model, trial.spec.shares.get(revision)
+        if revision < trial.spec.since or share is None:
             return None
         candidates = self.spec.candidates
         if share.canary and share.others >= 1.0:
@@ -164,6 +178,7 @@ class ApplicationEvidence:
             self.mismatched += 1
             return None
         if not asked and not (share.canary and _drawn(decision, share)):
+            trial.evidence.pass_over(second, share.share)
             return None
         models = compared_models(decision, candidates)
         return TrialDecision(
@@ -234,6 +249,16 @@ class ApplicationEvidence:
         if known.spec.step_since != spec.step_since:
             known.evidence.next_step()
         return _Trial(spec, known.evidence)
+
+
+def _labels(trial: _Trial) -> int:
+    return trial.evidence.at_bound["trial"][0]
+
+
+def _rounded_up(number: float) -> float:
+    """Return the next number of one digit."""
+    digit = 10.0 ** math.floor(math.log10(number))
+    return math.ceil(number / digit) * digit
 
 
 def _drawn(decision: LoggedDecision, share: TrialShare) -> bool:

@@ -159,7 +159,7 @@ class ApplicationRegistry:
             ),
             policy=make_policy(manifest.policy.name, manifest.policy.parameters),
             combiner=manifest.combiner,
-            loss=manifest.loss,
+            loss=manifest.scaled_loss,
             learning_config=config_digest(manifest),
             objective_s=None if manifest.objective_ms is None else manifest.objective_ms / 1000,
             default_output=manifest.default_output,

@@ -203,7 +203,7 @@ class StatusBuilder:
                 cache_hit_ratio=counted["cached", ref] / answered if answered else None,
                 drift=None if stage == "retired" else self._drift(manifest.name, ref),
                 since_s=None if trial is None or ref not in changed_ms else changed_ms[ref] / 1000,
-                verdict=None if trial is None else _verdict(manifest.rollout, compared),
+                verdict=None if trial is None else _verdict(manifest.scaled_rollout, compared),
                 waits_for="" if trial is None else _waits_for(trial, compared),
             )
 

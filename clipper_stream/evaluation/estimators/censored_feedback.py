@@ -5,8 +5,11 @@ Rules of this file:
   distribution of delays is that of Kaplan and Meier.
 - Delays are counted in buckets whose edges are 4 % apart, so that counts of chunks are added.
 - Young decisions are left out by their age, which their loss has nothing to do with.
+- Nothing in the log shows whether feedback comes more often for a good answer than for a bad one. Where it comes more
+  often for one model than for another, what is missing is taken to be of any loss.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -20,6 +23,8 @@ from clipper_stream.evaluation.log.columns import Bools, DecisionColumns, Floats
 _EDGES_OF_A_DOUBLING = 16
 BUCKETS = 36 * _EDGES_OF_A_DOUBLING
 """Up to 2^36 ms, two years: no log is kept as long."""
+CHANCE = 3.3
+"""Standard errors: in a thousand logs where it makes no difference who was served, a model is farther away in one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +72,8 @@ class Censored(AdditiveSums):
         young: Decisions whose feedback may still come, left out.
         came: Older ones with feedback.
         missing: Older ones without.
+        served: Older ones that each model served, (K,).
+        unheard: Those of them without feedback, (K,).
 
     Source: Little and Rubin, "Statistical analysis with missing data", 3rd edition 2019, section 1.3.
     """
@@ -74,11 +81,45 @@ class Censored(AdditiveSums):
     young: int
     came: int
     missing: int
+    served: Floats
+    unheard: Floats
 
     @classmethod
     def of(cls, columns: DecisionColumns, now_ms: int, maturity_ms: int) -> Self:
         old, rows = mature(columns, now_ms, maturity_ms), columns.with_feedback
-        return cls(young=int((~old).sum()), came=int((old & rows).sum()), missing=int((old & ~rows).sum()))
+        missing = old & ~rows
+        return cls(
+            young=int((~old).sum()),
+            came=int((old & rows).sum()),
+            missing=int(missing.sum()),
+            served=columns.served[old].sum(axis=0, dtype=float),
+            unheard=columns.served[missing].sum(axis=0, dtype=float),
+        )
+
+    @property
+    def unknown_ratio(self) -> float:
+        """How far losses that nobody heard of can move a difference; 0 where chance explains whose are missing.
+
+        By those of the model that misses most, and by those of what was logged.
+        """
+        old = max(1, self.came + self.missing)
+        ratio = self.missing / old
+        errors = np.sqrt(self.served * ratio * (1.0 - ratio) * (1.0 - self.served / old))
+        if (np.abs(self.unheard - self.served * ratio) <= CHANCE * errors + 0.5).all():  # 0.5: counts are whole
+            return 0.0
+        return float((self.unheard / np.maximum(self.served, 1.0)).max()) + ratio
+
+    def warning(self, models: Sequence[str]) -> str:
+        """The warning that feedback depends on the served model; empty where chance explains whose is missing."""
+        if not self.unknown_ratio:
+            return ""
+        shares = self.unheard / np.maximum(self.served, 1.0)
+        most = int(shares.argmax())
+        return (
+            f"{shares[most]:.1%} of the decisions that {models[most]} served have no feedback, of all decisions "
+            f"{self.missing / (self.came + self.missing):.1%}, more than chance explains: verdicts allow for "
+            "losses that nobody heard of. Find out whether feedback depends on the answer"
+        )
 
     @property
     def sentence(self) -> str:

@@ -1,7 +1,7 @@
 """Intervals of a value, by the bootstrap over blocks.
 
 Rules of this file:
-- Losses lie in [0, 1], so an end outside is moved there. Where nothing is known the interval is all of it.
+- Losses lie in [0, 1], so a value or an end outside is moved there. Where nothing is known the interval is all of it.
 - Each end is missed with half of 1 - confidence; of several candidates, any end of all together (`joint_confidence`).
   These are intervals for one look: a rule that looks again and again
   needs `clipper_stream.sequential_testing`.
@@ -107,7 +107,7 @@ def _place(end: float, value: float, resampled: Floats, pulls: Floats) -> float:
 
 
 def _bounded(value: float, lower: float, upper: float, least: float) -> Estimate:
-    """The interval inside [least, 1]; all of that where an end is no number."""
+    """Value and interval inside [least, 1]; the interval is all of that where an end is no number."""
     known = not (math.isnan(lower) or math.isnan(upper))
     low, high = np.clip((lower, upper), least, 1.0) if known else (least, 1.0)
-    return Estimate(value=value, low=float(low), high=float(high), interval="bootstrap")
+    return Estimate(value=float(np.clip(value, least, 1.0)), low=float(low), high=float(high), interval="bootstrap")

@@ -24,31 +24,57 @@ _DOUBTS = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChoiceSums(AdditiveSums):
-    """Sums that say whether what a candidate chooses was ever scored.
+class SupportSums(AdditiveSums):
+    """Sums that say how well the log supports a candidate.
 
     Attributes:
         target: Probability of each column under the candidate, summed by context, (C, K).
         scored: How often it was scored there, (C, K).
 
-    Source: Owen, "Monte Carlo theory, methods and examples", 2013, section 9.1 (where nothing is drawn, nothing is
-    known).
+    Source: Owen, "Monte Carlo theory, methods and examples", 2013, sections 9.1 (where nothing is drawn, nothing is
+    known) and 9.3 (diagnostics of weights).
     """
 
     decisions: int
     target: Floats
     scored: Floats
+    importance: float
+    squares: float
+    fourths: float
+    distances: float
+    largest: float = field(metadata=LARGEST)
 
     @classmethod
-    def of_choices(cls, context: Codes, contexts: int, target: Floats, scored: Bools) -> "ChoiceSums":
-        return ChoiceSums(
-            decisions=len(context), target=totals(context, contexts, target), scored=totals(context, contexts, scored)
+    def of(cls, choices: Choices, contexts: int) -> Self:
+        scored = choices.weight > 0.0
+        return cls.of_parts(choices.context, contexts, choices.target, scored, choices.importance)
+
+    @classmethod
+    def of_parts(cls, context: Codes, contexts: int, target: Floats, scored: Bools, importance: Floats) -> Self:
+        """Return the sums of n decisions, of which `importance` is 1 on average where the log supports them, (n,)."""
+        away, squares = importance - 1.0, importance * importance
+        return cls(
+            decisions=len(context),
+            importance=float(importance.sum()),
+            squares=float(squares.sum()),
+            fourths=float(squares @ squares),
+            distances=float(away @ away),
+            largest=float(importance.max(initial=0.0)),
+            target=totals(context, contexts, target),
+            scored=totals(context, contexts, scored),
         )
 
     @property
     def unsupported_ratio(self) -> float:
         """Share of the candidate's choices that were never scored in their context, in [0, 1]."""
-        return float(self._unsupported.sum() / self.decisions) if self.decisions else 1.0
+        chosen = float(self.target.sum())
+        return float(self._unsupported.sum()) / chosen if chosen else 1.0
+
+    @property
+    def unknown_ratio(self) -> float:
+        """Share of the candidate of which a warning says that nothing is known: its loss there may be anything."""
+        unsupported = self.unsupported_ratio if self.unsupported_ratio > MOST_UNSUPPORTED else 0.0
+        return max(unsupported, abs(self.mean_importance - 1.0) if self._doubts > _DOUBTS else 0.0)
 
     @property
     def _unsupported(self) -> Floats:
@@ -58,41 +84,12 @@ class ChoiceSums(AdditiveSums):
         """The warning about choices that were never scored; empty when there are few of them."""
         if self.unsupported_ratio <= MOST_UNSUPPORTED:
             return ""
-        row, column = divmod(int(self._unsupported.argmax()), len(models)) if self.decisions else (0, 0)
+        row, column = divmod(int(self._unsupported.argmax()), len(models))
         where = f" in context {contexts[row]!r}" if contexts[row] is not None else ""
         return (
             f"{self.unsupported_ratio:.1%} of the candidate's choices were never scored in their context, most of all "
             f"{models[column]}{where}: nothing is known about their loss. {instead}. Set audit_ratio, or let the "
             "policy explore, and log again"
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SupportSums(ChoiceSums):
-    """Sums that say how well the log supports a candidate that does not learn.
-
-    Source: Owen, "Monte Carlo theory, methods and examples", 2013, section 9.3 (diagnostics of weights).
-    """
-
-    importance: float
-    squares: float
-    fourths: float
-    distances: float
-    largest: float = field(metadata=LARGEST)
-
-    @classmethod
-    def of(cls, choices: Choices, contexts: int) -> Self:
-        counts = choices.importance
-        away, squares = counts - 1.0, counts * counts
-        return cls(
-            decisions=len(choices),
-            importance=float(counts.sum()),
-            squares=float(squares.sum()),
-            fourths=float(squares @ squares),
-            distances=float(away @ away),
-            largest=float(counts.max(initial=0.0)),
-            target=totals(choices.context, contexts, choices.target),
-            scored=totals(choices.context, contexts, choices.weight > 0.0),
         )
 
     @property
@@ -125,12 +122,16 @@ class SupportSums(ChoiceSums):
         """Warnings, a sentence each, the worst first; empty when there is none."""
         instead = "ips counts it as 0, snips as that of the others, dr as predicted"
         missing, few = self.missing(models, contexts, instead), self._few
-        found = (missing, few, self._single, "" if missing or few else self._doubtful)
+        found = (missing, few, self._single, "" if missing or few else self.doubtful)
         return tuple(sentence for sentence in found if sentence)
 
     @property
+    def few_carry(self) -> bool:
+        return self.carrying < FEWEST_CARRYING
+
+    @property
     def _few(self) -> str:
-        if self.carrying >= FEWEST_CARRYING:
+        if not self.few_carry:
             return ""
         return (
             f"only {self.carrying:,.0f} of {self.decisions:,} decisions carry the estimate (below "
@@ -148,12 +149,16 @@ class SupportSums(ChoiceSums):
         )
 
     @property
-    def _doubtful(self) -> str:
-        doubts = abs(self.importance - self.decisions) / math.sqrt(self.distances) if self.distances else 0.0
-        if doubts <= _DOUBTS:
+    def _doubts(self) -> float:
+        return abs(self.importance - self.decisions) / math.sqrt(self.distances) if self.distances else 0.0
+
+    @property
+    def doubtful(self) -> str:
+        """The warning that models were not asked as the propensities say; empty when they may have been."""
+        if self._doubts <= _DOUBTS:
             return ""
         return (
-            f"decisions count {self.mean_importance:.3f} on average, {doubts:.1f} standard errors from 1: losses "
-            "of asked models are missing, or propensities are wrong. Read snips and sndr, and see the share without "
-            "feedback"
+            f"decisions count {self.mean_importance:.3f} on average, {self._doubts:.1f} standard errors from 1: losses "
+            "of asked models are missing, or propensities are wrong: a rule that the log does not hold chose them. "
+            "See the share without feedback, and let the policy explore"
         )

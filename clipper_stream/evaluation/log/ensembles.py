@@ -22,7 +22,7 @@ from clipper_stream.combining.combiner import COMBINERS, combine
 from clipper_stream.errors import InvalidLabel, ModelFailed, UnknownName
 from clipper_stream.evaluation.log.columns import UNKNOWN, Bools, DecisionColumns, Floats, distinct_rows
 from clipper_stream.evaluation.log.joint_propensity import joint_propensity
-from clipper_stream.feedback.update import LOSSES, loss_of, loss_of_rows
+from clipper_stream.feedback.update import loss_named, loss_of, loss_of_rows
 from clipper_stream.selection.parameters import check_number
 
 ANY_CONTEXT = -1
@@ -58,9 +58,9 @@ class Answering:
     trials: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        for what, name, known in (("combiner", self.combiner, COMBINERS), ("loss", self.loss, LOSSES)):
-            if name not in known:
-                raise UnknownName(f"{what} {name!r}: use one of {', '.join(sorted(known))}")
+        loss_named(self.loss)
+        if self.combiner not in COMBINERS:
+            raise UnknownName(f"combiner {self.combiner!r}: use one of {', '.join(sorted(COMBINERS))}")
         check_number("confidence threshold", self.confidence_threshold, most=1.0)
 
     def loss_of(

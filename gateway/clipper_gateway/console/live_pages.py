@@ -175,7 +175,7 @@ def trial(view: LiveView, call: HttpCall) -> Page:
         "ref": ref,
         "trial": on_trial,
         "had": {0 if one.stage == "shadow" else one.share for one in stations},
-        "rule": manifest.rollout,
+        "rule": manifest.scaled_rollout,
         "version": next((one for one in status.versions if one.model == ref), None),
         "decided": decided[:CHANGES],
         "marks": _marks(view, name),

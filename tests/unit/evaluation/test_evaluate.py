@@ -124,6 +124,32 @@ def test_a_learning_candidate_is_warned_of_models_that_were_never_scored():
     assert not any("never scored" in warning for warning in learned(0.5, 0.5).warnings)
 
 
+@pytest.mark.parametrize("text", ["exp3", "b:1"])
+def test_of_a_log_whose_models_followed_a_rule_that_it_does_not_hold_the_verdict_is_unknown(text):
+    """One model after the other, equally good, while queries get easier: the later one seemed better."""
+    shares = np.repeat([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], 1_000, axis=0)
+    columns, _ = log_of(2_000, shares=shares, means=(0.5, 0.2, 0.5))
+    (candidate,) = [parse_candidate(text, MODELS[:2])]
+    one = evaluate("digits", in_chunks(columns, 500), [candidate], Question(courses=1)).candidates[0]
+    assert (one.difference.high < 0.0, one.verdict) == (True, "unknown")
+    assert "a rule that the log does not hold chose them" in one.warnings[0]
+    assert 0.2 < one.unknown_ratio < 0.6
+
+
+def test_feedback_that_depends_on_the_served_model_leaves_the_verdict_unknown():
+    said = [found(log_of(4_000, missing=(share, 0.3, share))[0], "b:1") for share in (0.0, 0.3)]
+    assert [one.candidates[0].verdict for one in said] == ["unknown", "better"]
+    assert [any("more than chance explains" in note for note in one.notes) for one in said] == [True, False]
+
+
+def test_few_decisions_that_carry_the_estimate_are_weighed_to_a_sum_of_one_and_stay_within_the_losses():
+    few, _ = log_of(2_000, shares=(0.9985, 0.0005, 0.001), means=(0.0, 1.0, 0.5), seed=3)
+    one = found(few, "b:1").candidates[0]
+    assert (one.headline, one.standing.carrying < 100) == ("sndr", True)
+    assert all(0.0 <= each.value <= 1.0 for each in one.estimates.values())
+    assert all(0.0 <= loss <= 1.0 for loss in one.series.loss if not math.isnan(loss))
+
+
 def test_of_a_learning_candidate_it_is_said_how_many_decisions_it_is_judged_by():
     late = found(log_of(2_000, delay_ms=5_000)[0], "exp3").candidates[0]
     assert late.horizon == pytest.approx(2_000 * 0.2, abs=100), "as often as the least probable model was asked"

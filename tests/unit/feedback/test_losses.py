@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from clipper_stream.errors import InvalidLabel, UnknownName
-from clipper_stream.feedback.update import loss_of, loss_of_rows, same
+from clipper_stream.feedback.update import differences, loss_of, loss_of_rows, same
 
 EQUAL = [
     (3, 3), (3, 3.0), (3, "3"), ("3.0", 3), ("01", 1), (True, 1), ("cat", "cat"), ([1, "a"], (1.0, "a")),
@@ -40,6 +40,9 @@ def test_zero_one_compares_text_as_text_and_all_else_as_numbers_where_it_can(lab
         ("absolute", 0.5, 10**400, 1.0),
         ("squared", 0.25, 0.75, 0.25),
         ("squared", 0, 1e300, 1.0),
+        ("absolute:10", 7, 4, 0.3),
+        ("absolute:0.5", [0, 0], [0.25, 9], 0.75),
+        ("squared:10.0", 7, 4, 0.09),
         ("squared", 0.5, -math.inf, 1.0),
     ],
 )
@@ -69,6 +72,20 @@ def test_a_label_that_cannot_be_compared_is_refused(kind, label, output):
 def test_an_unknown_loss_is_answered_with_those_that_exist():
     with pytest.raises(UnknownName, match="use one of absolute, squared, zero_one"):
         loss_of("hinge", 1, 1)
+
+
+@pytest.mark.parametrize("kind", ["zero_one:2", "hinge:2"])
+def test_a_scale_of_a_loss_that_measures_nothing_is_refused(kind):
+    with pytest.raises(UnknownName, match="use one of"):
+        loss_of(kind, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("label", "output", "found"),
+    [([1, [2.5]], [4, [2]], [3.0, 0.5]), (1, None, []), ([1], [1, 2], []), (1, math.inf, []), ("1", 1, [0.0])],
+)
+def test_differences_are_those_of_all_finite_numbers_and_none_where_nothing_is_compared(label, output, found):
+    assert differences(label, output) == found
 
 
 def test_the_loss_of_several_rows_is_their_mean():

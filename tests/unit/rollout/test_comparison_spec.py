@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 from unit.rollout.rig import CANARY, PLAIN, SHADOW, control_of, control_record, specs_of, with_trials
 
@@ -27,6 +28,7 @@ def test_an_application_without_trials_or_keep_best_is_not_compared():
                 {"models": ["a:1", "b:1"]},
                 {"policy": PolicySpec(name="exp4")},
                 {"loss": "squared"},
+                {"loss": "absolute", "loss_scale": 10.0},
                 {"default_output": 7},
                 {"rollout": RolloutRule(confidence=0.99)},
             )
@@ -66,13 +68,49 @@ def test_a_change_that_cannot_be_read_and_a_rule_that_is_none_stop_nobody():
         (with_trials(CANARY), False),
         (with_trials(SHADOW, Trial(model="newer:1")), False),
         (with_trials(SHADOW, keep_best=1), True),
+        (with_trials(SHADOW, rollout=RolloutRule(margin=0.1)), True),
+        (with_trials(SHADOW, rollout=RolloutRule(least=7)), False),
     ],
-    ids=["a step", "another trial", "its candidates are these since revision 1"],
+    ids=["a step", "another trial", "its candidates are these since revision 1", "another margin", "another least"],
 )
 def test_what_began_before_it_was_compared_needs_what_was_read_already(after, needed):
     before = control_of(PLAIN, with_trials(SHADOW))
     now = comparison_specs(control_of(PLAIN, with_trials(SHADOW), after))
     assert needs_history(comparison_specs(before), now, {"digits": before.current("digits")}) is needed
+
+
+@pytest.mark.parametrize(
+    ("manifests", "attempt"),
+    [
+        ([with_trials(SHADOW), with_trials(CANARY), with_trials(CANARY, audit_ratio=0.5)], 1),
+        ([with_trials(SHADOW), PLAIN, with_trials(CANARY), PLAIN, with_trials(SHADOW)], 3),
+        ([with_trials(SHADOW), with_trials(SHADOW, policy=PolicySpec(name="exp4"))], 2),
+        ([with_trials(SHADOW, loss="absolute"), with_trials(SHADOW, loss="absolute", loss_scale=9.0)], 1),
+        ([with_trials(SHADOW, loss="absolute", loss_scale=scale) for scale in (9.0, 8.0)], 2),
+        ([with_trials(SHADOW), with_trials(SHADOW, loss="absolute", loss_scale=9.0)], 2),
+        ([with_trials(Trial(model="newer:1")), with_trials(Trial(model="newer:1"), SHADOW)], 1),
+    ],
+    ids=["one", "three", "compared anew", "its scale is learned", "another scale", "another loss", "another version's"],
+)
+def test_each_time_that_a_version_is_put_to_the_test_is_an_attempt(manifests, attempt):
+    assert specs_of(*manifests).trials[-1].attempt == attempt
+
+
+@pytest.mark.parametrize(("since_s", "attempt"), [(None, 1), (1_700_000_000, 2)], ids=["no answer", "an answer"])
+def test_a_trial_that_ended_before_its_first_answer_was_no_attempt(since_s, attempt):
+    control = control_of(with_trials(SHADOW), PLAIN, with_trials(SHADOW))
+    ended, change = (
+        control.changes["digits"][2],
+        {"command": "abort", "model": "new:1", "numbers": {"since_s": since_s}},
+    )
+    control.changes["digits"][2] = msgspec.structs.replace(ended, **change)
+    assert comparison_specs(control)["digits"].trials[-1].attempt == attempt
+
+
+@pytest.mark.parametrize(("scale", "margin"), [(None, 0.5), (50.0, 0.01), (0.1, 1.0)])
+def test_a_margin_in_the_unit_of_the_labels_is_divided_by_the_scale_of_the_losses(scale, margin):
+    found = specs_of(with_trials(SHADOW, loss="absolute", loss_scale=scale, rollout=RolloutRule(label_margin=0.5)))
+    assert found.rule.margin == margin
 
 
 # --- decisions --------------------------------------------------------------------------------------------------------
@@ -96,6 +134,13 @@ def test_a_decision_becomes_the_change_that_an_operator_would_make(there, decisi
     (edit,) = changed(there, *decision)
     assert [(one.model, one.stage, one.share) for one in edit.after.trials] == trials
     assert edit.after.models == models
+
+
+def test_a_scale_that_trials_have_shown_becomes_that_of_the_application():
+    there, numbers = with_trials(SHADOW, loss="absolute"), {"loss_scale": 50.0}
+    decision = RolloutDecision(command="scale", application="digits", model="new:1", revision=1, numbers=numbers)
+    (edit,) = plan_of(decision, control_of(there, published=["a:1", "new:1"]).manifests).changes
+    assert (edit.after.loss_scale, edit.after.scaled_loss) == (50.0, "absolute:50.0")
 
 
 def test_a_decision_about_what_is_on_trial_no_more_is_refused():

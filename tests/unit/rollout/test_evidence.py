@@ -145,6 +145,30 @@ def test_the_worst_candidate_is_retired_by_losses_over_the_same_queries_and_sile
     assert {one.model: one.feedbacks for one in found.comparisons()} == {"a:1": 200, "b:1": answers}
 
 
+@pytest.mark.parametrize(
+    ("scale", "command", "waits_for"),
+    [
+        (None, "scale", "the losses of the trial stand at the bound"),
+        (2.0, None, "100.0% of the losses of the trial stand at the bound, where they may be any larger ones"),
+        (100.0, "promote", "promoted"),
+    ],
+)
+def test_losses_at_the_bound_decide_nothing_and_an_undeclared_scale_is_learned(scale, command, waits_for):
+    one = Trial(model="new:1", stage="canary", share=1.0, automatic=True)
+    fold = fold_of(control_of(with_trials(one, loss="absolute", loss_scale=scale, rollout=RULE)))
+    for number in range(200):
+        for record in query(f"0-{number}", answered("new:1", 5), beside=[answered("a:1", 71)]):
+            fold.take(record, 0)
+    found = fold.decisions(["digits"], all_read=True)
+    assert [made.command for made in found] == ([] if command is None else [command])
+    assert waits_for in fold.comparisons()[0].waits_for
+    if command == "scale":
+        assert (found[0].numbers, found[0].why) == (
+            {"loss_scale": 70.0, "largest": 70.0},
+            "of the first 200 labels one was missed by 70",
+        )
+
+
 SMALL = Trial(model="new:1", stage="canary", share=0.2)
 
 

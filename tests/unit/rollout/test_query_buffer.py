@@ -158,6 +158,13 @@ def test_a_query_tells_the_losses_of_its_versions_and_of_its_answer(served, besi
     assert (dict(found.models), found.answer) == (models, answer)
 
 
+def test_numbers_whose_loss_stands_at_the_bound_are_counted_for_each_version_and_the_answer():
+    beside, fields = [rows("new:1", 10, 40)], {"output": UNSET, "outputs": [2, 19]}
+    _, found = losses([rows("a:1", 2, 19)], beside, fields, kind="absolute:10", label=[0, 10])
+    assert (dict(found.at_bound), found.answer_at_bound, found.largest) == ({"a:1": 0.0, "new:1": 1.0}, 0.0, 30.0)
+    assert losses(said(a=9, new=0), kind="zero_one")[1].at_bound == {}
+
+
 def test_a_shadow_that_is_late_or_fails_is_silent():
     _, found = losses(said(a=1), [missing("new:1"), missing("other:1", reason="error")])
     assert found.silent == {"new:1", "other:1"}

@@ -55,6 +55,16 @@ def test_nobody_is_retired_where(rates, kept):
     assert asked_all(**rates).worst(kept, 0.95) is None
 
 
+@pytest.mark.parametrize(("at_bound", "retired"), [(0.04, "b:1"), (0.06, None)])
+def test_nobody_is_retired_beside_losses_that_may_be_any_larger_ones(at_bound, retired):
+    chances = {"a:1": 1.0, "b:1": 1.0}
+    found = CandidateLosses(chances)
+    for second in range(100):
+        found.learn(found.decide(second, chances), {"a:1": 0.1, "b:1": 1.0}, chances, {"a:1": at_bound, "b:1": 1.0})
+    worst = found.worst(1, 0.95)
+    assert (worst and worst.model) == retired
+
+
 def test_what_is_not_known_makes_no_candidate_better_or_retired():
     chances, found = {"a:1": 1.0, "b:1": 1.0}, CandidateLosses(["a:1", "b:1", "new:1"])
     for second in range(600):

@@ -4,7 +4,7 @@ import pytest
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.sequential_testing.rollout_rule import TrialRule, judge
-from clipper_stream.sequential_testing.trial_evidence import TrialDecision, TrialEvidence
+from clipper_stream.sequential_testing.trial_evidence import Misses, TrialDecision, TrialEvidence
 
 RULE = TrialRule(margin=0.1, steps=(0.05, 0.5), least=30)
 FULL = TrialRule(margin=0.1, steps=(0.5, 1.0), least=30)
@@ -57,6 +57,15 @@ def asked_too_often():
     return evidence
 
 
+def missed(count, trial_at_bound, answer_at_bound, trial=1.0, answer=0.0):
+    """So many pairs, with the shares of their numbers whose loss stands at the bound."""
+    evidence = TrialEvidence(RULE.margin)
+    for _ in range(count):
+        misses = Misses(trial_at_bound, answer_at_bound, 7.0)
+        evidence.learn(evidence.decide(pair()), "label", trial, answer, misses)
+    return evidence
+
+
 STORIES = {
     "nothing is known": (lambda: waiting(0), "wait", "has not answered yet"),
     "it has answered": (lambda: waiting(1), "wait", "no feedback"),
@@ -68,6 +77,10 @@ STORIES = {
     "many unknown": (lambda: given_up(100, after(100, 0.0, 0.0)), "wait", "by losses that are not known"),
     "many wait": (lambda: waiting(2, after(8, 0.0, 1.0)), "wait", "10 queries do not count yet"),
     "fewer wait": (lambda: after(11, 0.0, 1.0, waiting(2, after(8, 0.0, 1.0)), second=1), "wait", "at least 30"),
+    "the trial's at the bound": (lambda: missed(100, 0.06, 0.0, 0.0, 0.5), "wait", "6.0% of the losses of the trial"),
+    "few at the bound": (lambda: missed(100, 0.04, 0.04, 0.0, 0.5), "step", "less than the answers"),
+    "the trial's at the bound, and worse": (lambda: missed(100, 1.0, 0.0), "abort", "above the margin"),
+    "the answers' at the bound": (lambda: missed(100, 0.0, 1.0, 0.5, 1.0), "step", "less than the answers"),
     "more often than the share": (asked_too_often, "wait", "more often than its share says"),
 }
 
@@ -164,6 +177,33 @@ def test_a_host_is_waited_for_while_it_starts_and_for_a_while():
     assert "of its queries unanswered" in verdict.why
 
 
+def test_losses_at_the_bound_do_not_abort_when_they_are_those_of_the_answers():
+    verdict = judge(RULE, "shadow", 1.0, missed(100, 0.0, 0.06))
+    assert (verdict.action, "of the losses of the answer stand at the bound" in verdict.why) == ("wait", True)
+    assert (verdict.numbers["lower"], verdict.numbers["upper"]) == (-1.0, 1.0)
+
+
+def test_a_host_that_has_never_answered_is_given_up_ten_minutes_after_it_was_first_asked():
+    evidence = TrialEvidence(0.02)
+    for second in range(0, 601, 60):
+        assert judge(RULE, "shadow", 1.0, evidence).action == "wait"
+        evidence.decide(pair(second, silent=True))
+    verdict = judge(RULE, "shadow", 1.0, evidence)
+    assert (verdict.action, verdict.why) == ("abort", "none of 11 queries was answered by it, in 600 seconds")
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1.0, "abort"), (0.01, "wait")], ids=["of all queries", "of few"])
+def test_a_version_without_a_host_is_given_up_after_an_hour_of_queries_that_were_to_ask_it(share, expected):
+    evidence = TrialEvidence(0.02)
+    for second in range(0, 3_601, 60):
+        assert judge(RULE, "shadow", 1.0, evidence).action == "wait"
+        evidence.pass_over(second, share)
+    verdict = judge(RULE, "shadow", 1.0, evidence)
+    assert (verdict.action, "it had no host to ask" in verdict.why) == (expected, expected == "abort")
+    evidence.decide(pair(3_601))
+    assert judge(RULE, "shadow", 1.0, evidence).action == "wait"
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [
@@ -182,6 +222,8 @@ def test_a_share_between_two_steps_goes_to_the_next_one():
     assert [RULE.next_share(share) for share in (0.0, 0.05, 0.1, 0.5, 0.9)] == [0.05, 0.5, 0.5, None, None]
 
 
-def test_all_aborts_of_a_trial_together_have_the_alpha_of_a_side():
-    rule = TrialRule(steps=(0.05, 0.25, 0.5))
-    assert rule.alpha / 2 + 4 * rule.alpha_of_step + rule.alpha / 4 == pytest.approx((1 - rule.confidence) / 2)
+def test_all_aborts_of_all_attempts_together_have_the_alpha_of_a_side():
+    rules = [TrialRule(steps=(0.05, 0.25, 0.5), attempt=attempt) for attempt in range(1, 20)]
+    spent = [rule.alpha / 2 + 4 * rule.alpha_of_step + rule.alpha / 4 for rule in rules]
+    assert sum(spent) == pytest.approx((1 - RULE.confidence) / 2)
+    assert spent[0] > 0.9 * sum(spent[:2]), "the first one is decided nearly as soon as if it were the only one"

@@ -143,6 +143,25 @@ def test_the_first_feedback_says_by_what_a_trial_is_decided():
     assert evidence.whole.capital().scores == 2
 
 
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_stray_first_label_decides_nothing_once_rewards_have_come(sampled):
+    """8,000 rewards counted for nothing."""
+    draw, voted, known = np.random.default_rng(3), *(TrialEvidence(0.02, sampled=sampled) for _ in range(2))
+    known.began, known.kind = 0, "reward"
+    for number in range(200):
+        asked, kind = bool(draw.random() < 0.25), "reward" if number else "label"
+        loss = float(draw.random() < 0.3)
+        for evidence in (voted, known):
+            opened = evidence.decide(canary(asked=asked or not number, second=number))
+            if number % 5 == 4:
+                evidence.give_up(opened)
+            else:
+                evidence.learn(opened, kind, loss if asked else None, None if asked else loss)
+    assert (voted.kind, voted.whole.capital().scores) == ("reward", known.whole.capital().scores)
+    assert voted.whole.capital().waiting == known.whole.capital().waiting
+    assert voted.whole.capital().mean == pytest.approx(known.whole.capital().mean, abs=0.1)
+
+
 def test_late_feedback_about_an_earlier_step_does_not_count_for_the_next():
     evidence = begun()
     early = evidence.decide(pair())

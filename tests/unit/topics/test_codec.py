@@ -102,9 +102,12 @@ def test_unknown_fields_and_whole_floats_are_read_at_every_level_of_a_manifest(k
         *((f'"revision": {value}', "revision") for value in ("2.5", "true", '"2"', "0.0", "9007199254740994.0")),
         ('"models": ["svm:1"], "trials": [{"model": "svm:1", "share": 0.1}]', "svm:1 on trial twice"),
         ('"trials": [{"model": "b:1", "share": 0.1}, {"model": "b:1", "share": 0.1}]', "b:1 on trial twice"),
+        ('"loss_scale": 10', "loss_scale is about absolute and squared losses"),
+        ('"loss": "absolute", "loss_scale": 0', "loss_scale"),
+        ('"rollout": {"label_margin": 1.0}', "label_margin is about absolute losses"),
     ],
 )
-def test_what_is_no_revision_or_no_trial_is_undecodable(fields, said):
+def test_what_is_no_revision_no_trial_or_no_scale_is_undecodable(fields, said):
     with pytest.raises(UndecodableRecord, match=said):
         codec.applications.decode(f'{{"name": "digits", "models": [], {fields}}}'.encode())
 

@@ -76,3 +76,30 @@ def test_what_was_left_out_is_said():
     assert "1 of 4 decisions were left out" in said
     assert "of the other 3, 1 have none" in said
     assert mature(some, NOW_MS, 60_000).tolist() == [True, True, True, False]
+
+
+def test_shares_that_differ_by_more_than_chance_are_warned_of_and_may_hide_any_loss():
+    found = Censored.of(log(sent=(0.7, 0.6)), NOW_MS, 30_000)
+    warning = found.warning(["a:1", "b:1"])
+    assert warning.startswith(("40.", "39."))
+    assert "that b:1 served have no feedback, of all decisions 3" in warning
+    assert found.unknown_ratio == pytest.approx(0.4 + 0.35, abs=0.02)
+
+
+def counted(served, unheard) -> Censored:
+    missing = int(sum(unheard))
+    came = int(sum(served)) - missing
+    return Censored(young=0, came=came, missing=missing, served=np.array(served), unheard=np.array(unheard))
+
+
+def test_shares_that_differ_by_chance_are_warned_of_as_seldom_as_promised():
+    """Three models are served alike: a share is too far away in at most one of 300 logs, but for rare luck in 4."""
+    missing = np.random.default_rng(9).binomial(500, 0.3, (300, 3)).astype(float)
+    counts = [counted([500.0] * 3, one) for one in missing]
+    assert sum(one.unknown_ratio > 0.0 for one in counts) <= 4
+
+
+def test_nothing_is_warned_of_where_there_is_nothing_to_compare():
+    for served, unheard in (([0.0, 0.0], [0.0, 0.0]), ([100.0, 0.0], [10.0, 0.0]), ([50.0, 50.0], [0.0, 0.0])):
+        found = counted(served, unheard)
+        assert (found.unknown_ratio, found.warning(["a", "b"])) == (0.0, "")
