@@ -96,8 +96,9 @@ class EmbeddedCluster:
             self._nodes[number] = KafkaNode(folder, ports[number], options, runtime)
         for node in self._nodes.values():
             node.launch(cluster_id)
-        for node in self._nodes.values():
+        for node in self._nodes.values():  # one that ended, as for a port, is missing from what the others know
             node.wait()
+        for node in self._nodes.values():
             address = node.connection.bootstrap
             until("it knows all nodes", lambda address=address: len(_metadata(address).brokers) == len(ports), 120.0)
 

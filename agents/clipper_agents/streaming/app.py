@@ -27,6 +27,7 @@ from clipper_agents.streaming.reachability import watch_brokers
 from clipper_agents.streaming.storage import not_started
 from clipper_agents.streaming.stream import ChunkStream
 from clipper_agents.streaming.table import TransactionalTable
+from clipper_stream.client.kafka import stop
 from clipper_topics.catalogue import LARGEST_RECORD_BYTES
 from clipper_topics.connection import KafkaConnection
 
@@ -164,10 +165,8 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     @cached_property
     def kafka_producer(self) -> AIOKafkaProducer:
         """The one producer of the process, here before it is started, so that whatever sends can be built with it."""
-        metadata_max_age_ms = int(METADATA_MAX_AGE_S * 1000)
-        return make_batch_producer(
-            self.kafka, metadata_max_age_ms=metadata_max_age_ms, max_request_size=LARGEST_RECORD_BYTES
-        )
+        age_ms = int(METADATA_MAX_AGE_S * 1000)
+        return make_batch_producer(self.kafka, metadata_max_age_ms=age_ms, max_request_size=LARGEST_RECORD_BYTES)
 
     async def maybe_start_producer(self) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Connect the producer, as soon as Kafka is there: it may go away between the first look at it and now."""
@@ -194,7 +193,7 @@ class ClipperApp(faust.App):  # type: ignore[misc]
     async def on_shutdown(self) -> None:
         """Disconnect the producer, after all that uses it."""
         await super().on_shutdown()
-        await self.kafka_producer.stop()
+        await stop(self.kafka_producer)
 
     def owned_partitions(self, topic: str) -> list[int]:
         """The partitions of a topic that this process reads now."""
