@@ -31,6 +31,7 @@ from clipper_agents.rollout.evidence import EvidenceFold, UnknownRevision
 from clipper_agents.rollout.log_tailer import MergedLogTailer
 from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import StewardSection
+from clipper_agents.streaming.reachability import run_until_one_ends
 from clipper_topics import codec
 from clipper_topics.comparison import Comparison, comparison_key
 from clipper_topics.drift import DriftEvent
@@ -115,22 +116,14 @@ class RolloutController:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Read the control topic to its end, be `ready`, then compare and decide, without end."""
-        following = asyncio.ensure_future(self._follower.run())
-        work = [following]
         try:
-            await self._follower.caught_up_in(following)
-            ready()
-            work.append(asyncio.ensure_future(self._compare_what_there_is()))
-            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await run_until_one_ends(self._follower.run(), self._compare_what_there_is(ready))
         finally:
-            for task in work:
-                task.cancel()
-            await asyncio.wait(work)
             await asyncio.to_thread(self._written.close, LAST_WORD_S)
 
-    async def _compare_what_there_is(self) -> None:
+    async def _compare_what_there_is(self, ready: Callable[[], None]) -> None:
+        await self._follower.caught_up.wait()
+        ready()
         while True:
             self._control_moved.clear()
             if comparison_specs(self._control):

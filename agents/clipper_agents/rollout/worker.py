@@ -18,7 +18,7 @@ from clipper_agents.rollout.app import RolloutController
 from clipper_agents.rollout.decisions import ControlChanges
 from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import StewardSection
-from clipper_agents.streaming.reachability import watch_kafka
+from clipper_agents.streaming.reachability import run_until_one_ends, watch_kafka
 from clipper_stream.client.access import RIGHTS, refused_right
 
 logger = logging.getLogger(__name__)
@@ -62,13 +62,5 @@ async def _run(settings: WorkerSettings[StewardSection], metrics: StewardMetrics
     topics = settings.catalogue
     watched = (topics.control, topics.predictions, topics.audits, topics.feedback)
     process = RolloutController(settings, ControlChanges(settings.kafka, topics), metrics)
-    works = (told.wait(), watch_kafka(settings.kafka, metrics.set_broker_reachable, watched), process.run(serve))
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+    reachable = watch_kafka(settings.kafka, metrics.set_broker_reachable, watched)
+    await run_until_one_ends(told.wait(), reachable, process.run(serve))

@@ -10,7 +10,7 @@ Rules of this file:
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from aiokafka.client import ConnectionGroup
@@ -29,6 +29,22 @@ ASK_EVERY_S = 1.0
 ANSWER_WITHIN_S = 2.0
 SILENT_AFTER_S = 5.0
 """A broker that elects, collects garbage or is busy pauses for a moment; a consumer's session lasts twice as long."""
+
+
+async def run_until_one_ends(*works: Awaitable[Any]) -> None:
+    """Run these together until one ends, by an error or not; then the others are cancelled, and waited for.
+
+    A task group, which does the same, swallows a cancellation from outside while it ends by an error.
+    """
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 async def watch_kafka(kafka: KafkaConnection, reachable: Callable[[bool], None], topics: Iterable[str]) -> None:

@@ -27,7 +27,7 @@ from clipper_agents.status.problems import StatusProblem, application_problems, 
 from clipper_agents.status.processes import NO_METRICS, ServedMetrics, read_metrics
 from clipper_agents.status.tailer import DeploymentTailer
 from clipper_agents.status.traffic_window import TrafficWindow
-from clipper_agents.streaming.reachability import watch_topics
+from clipper_agents.streaming.reachability import run_until_one_ends, watch_topics
 from clipper_gateway.console.history import FINEST_S, SeriesHistory, point_of
 from clipper_gateway.errors import Refusal
 from clipper_stream.errors import ClipperError
@@ -173,18 +173,12 @@ class LiveView:
         of = self._catalogue
         topics = [*of.logs, of.control, of.hosts, of.selection, of.comparisons]
         while True:
-            work = watch_topics(self._kafka, topics, self._note), self._read()
-            parts = [asyncio.ensure_future(each) for each in work]
             try:
-                done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
-                for part in done:
-                    part.result()
+                await run_until_one_ends(watch_topics(self._kafka, topics, self._note), self._read())
             except (ClipperError, KafkaError, OSError, TimeoutError) as error:
                 if self.stale_reason not in {UNREAD, MISSING}:
                     event(logger, "the console reads no topics", logging.WARNING, error=repr(error))
                 self.stale_reason = UNREAD if not isinstance(error, TopicMismatch) else MISSING
-            finally:
-                await _ended(parts)
             await asyncio.sleep(AGAIN_S)
 
     def _note(self, answered: bool) -> None:
@@ -264,13 +258,3 @@ class LiveView:
                 self._metrics.pop(ref, None)
                 self._metrics[ref] = await read_metrics(addresses)
             left -= len(addresses)
-
-
-async def _ended(tasks: Sequence["asyncio.Future[None]"]) -> None:
-    """Cancel tasks, and wait for their ends.
-
-    A task group, which does the same, swallows a cancellation from outside while it ends by an error.
-    """
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -5,12 +5,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.errors import NodeNotReadyError, UnknownMemberIdError, for_code
+from aiokafka.errors import KafkaError, NodeNotReadyError, UnknownMemberIdError, for_code
+from builders.kafka import settle
 
 from clipper_agents.kafka.aiokafka_patches import install
 from clipper_agents.kafka.topic_ids import TopicIds
 from clipper_agents.streaming import reachability
-from clipper_agents.streaming.reachability import watch_brokers
+from clipper_agents.streaming.reachability import run_until_one_ends, watch_brokers
 
 SILENCE = "no broker answers seconds=0: records wait in this process, nothing is lost"
 
@@ -70,3 +71,26 @@ def test_a_member_whose_name_another_process_has_is_unknown_to_its_group() -> No
     """It joins again, and waits there; aiokafka has no class for the error and would end the process."""
     install()
     assert for_code(82) is UnknownMemberIdError
+
+
+async def test_works_end_together_by_the_error_of_the_first_and_from_outside() -> None:
+    ended: list[str] = []
+
+    async def endless() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("endless")
+
+    async def fails() -> None:
+        raise KafkaError("no leader")
+
+    with pytest.raises(KafkaError, match="no leader"):
+        await run_until_one_ends(endless(), fails())
+    await run_until_one_ends(endless(), asyncio.sleep(0))
+    running = asyncio.ensure_future(run_until_one_ends(endless(), endless()))
+    await settle()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert ended == ["endless"] * 4
