@@ -19,11 +19,12 @@ class QueryOptions(TypedDict, total=False):
 
 
 class Truth(TypedDict, total=False):
-    """What a feedback says; exactly one of the three. See `Client.feedback`."""
+    """What a feedback says; exactly one of the first three. See `Client.feedback`."""
 
     label: Any
     loss: float
     reward: float
+    metrics: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,8 @@ INVALID_FEEDBACK: Fields = [
     ({"loss": 1.5}, "loss"),
     ({"reward": -0.5}, "reward"),
     ({"query_id": "", "label": 1}, "query_id is empty"),
+    ({"label": 1, "metrics": {"revenue": "3"}}, "metrics is"),
+    ({"label": 1, "metrics": {"revenue": 1e13}}, "metrics is"),
 ]
 """The same of feedback about query `0-1`."""
 VALID_FEEDBACK: list[dict[str, Any]] = [

@@ -20,7 +20,7 @@ from clipper_topics.dead_letter import PREFIX
 from clipper_topics.json_schema import components, schema
 
 FOLDER = Path(clipper_topics.__file__).parent / "schemas"
-CONTRACT_VERSION = "1.4.0"
+CONTRACT_VERSION = "1.5.0"
 """Minor: a field was added, older readers ignore it; or more is accepted.
 Major: an old reader would misunderstand."""
 KAFKA_BINDING = "0.5.0"

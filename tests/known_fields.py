@@ -31,6 +31,7 @@ class Told(Identity):
     label: Any = msgspec.UNSET
     loss: Any = msgspec.UNSET
     reward: Any = msgspec.UNSET
+    metrics: Any = msgspec.UNSET
 
 
 def known_fields(record: Any, fields: type[msgspec.Struct]) -> Any:

@@ -207,7 +207,7 @@ class Client:
             query: The answer, or the query's id.
             context: The query's context, needed with an id of the caller's own.
             truth: Exactly one of `label` (the true output; a list, one a row, for several rows), `loss` and `reward`
-                (of the answer that was given, in [0, 1]).
+                (of the answer that was given, in [0, 1]); and `metrics` of it, numbers by name, that guardrails bound.
 
         Raises:
             InvalidFeedback: not exactly one of the three, a number outside [0, 1], or an unknown partition.

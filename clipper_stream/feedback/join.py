@@ -52,6 +52,12 @@ def join(prediction: Prediction, audit: Audit | None = None) -> LoggedDecision:
     )
 
 
+def asked_models(prediction: Prediction, audit: Audit | None = None) -> dict[str, ModelAnswer | Missing]:
+    """What the records of a query have of each version that was asked, as `name:version`."""
+    decided = _asked(prediction.models, prediction.missing)
+    return decided if audit is None else decided | _beside(decided, audit)
+
+
 def feedback_value(feedback: Feedback) -> FeedbackValue:
     """The label, or the loss of the answer, that a feedback gives; it was checked by `check_feedback`."""
     if feedback.loss is not None:

@@ -121,7 +121,8 @@ class HttpClient:
         """Say what was true about a query, or about the query with this id and context.
 
         Exactly one of `label` (the true output; a list, one a row, for several rows), and `loss` and `reward` (of the
-        answer that was given, in [0, 1]) is given. With `ack`, what becomes of it is written, for `query` to tell.
+        answer that was given, in [0, 1]) is given; `metrics` of it beside. With `ack`, what becomes of it is written,
+        for `query` to tell.
         """
         about = {**_about(query, None, context), **({"ack": True} if ack else {}), **truth}
         await self._exchange("POST", "/v1/feedback", about["query_id"], content=_body_of(about))

@@ -57,6 +57,7 @@ class TrialRule:
         steps: Shares of a canary, rising, each in (0, 1].
         least: Feedbacks about the trial at each step before the next.
         attempt: Number of times that the version was put to the test, this one included, at least 1.
+        guardrails: How many further tests may abort it.
 
     >>> TrialRule(steps=(0.1, 0.5)).next_share(0.1)
     0.5
@@ -73,6 +74,7 @@ class TrialRule:
     steps: tuple[float, ...] = (0.05, 0.25, 0.5)
     least: int = 50
     attempt: int = 1
+    guardrails: int = 0
 
     def __post_init__(self) -> None:
         if not 0.0 < self.confidence < 1.0:
@@ -90,9 +92,14 @@ class TrialRule:
         return (1.0 - self.confidence) / 2 * spent
 
     @property
+    def alpha_of_abort(self) -> float:
+        """Of an abort by the loss and the silence together, and of one by each guardrail."""
+        return self.alpha / (1 + self.guardrails)
+
+    @property
     def alpha_of_step(self) -> float:
         """Of an abort by the scores of one step: the shadow's, and one a share."""
-        return self.alpha / 4 / (1 + len(self.steps))
+        return self.alpha_of_abort / 4 / (1 + len(self.steps))
 
     def next_share(self, share: float) -> float | None:
         """The share after this one; None after the last."""
@@ -140,7 +147,7 @@ def judge(
         before: The first second that is not looked at, as its queries may be unanswered; None: all are.
     """
     whole, step = evidence.whole.capital(before), evidence.step.capital(before)
-    why = _not_as_logged(evidence, before)
+    why = not_as_logged(evidence, before)
     if why is not None:
         return TrialVerdict(action="wait", why=why, numbers=numbers_of(rule, evidence, whole))
     abort = _abort(rule, whole, step, evidence, before)
@@ -165,7 +172,8 @@ def _why_no_worse(most: float, margin: float) -> str:
     return f"it loses at most {most:.4f} more than the answers; {margin:g} more was allowed"
 
 
-def _not_as_logged(evidence: TrialEvidence, before: int | None) -> str | None:
+def not_as_logged(evidence: TrialEvidence, before: int | None) -> str | None:
+    """Why nothing is decided, where a canary was not asked as often as its logged share says; None where it was."""
     drawn = evidence.share.capital(before)
     if drawn.mean is None or max(drawn.below, drawn.above) < -math.log(ALPHA_OF_SHARE / 2):
         return None
@@ -177,7 +185,7 @@ def _abort(
     rule: TrialRule, whole: Capital, step: Capital, evidence: TrialEvidence, before: int | None
 ) -> TrialVerdict | None:
     silence = evidence.silence.capital(before)
-    if silence.above >= -math.log(rule.alpha / 4):
+    if silence.above >= -math.log(rule.alpha_of_abort / 4):
         left = (
             f"over {silence.scores} seconds it left {silence.mean:.4f} more of its queries unanswered than the models"
         )
@@ -188,7 +196,7 @@ def _abort(
         return TrialVerdict(action="abort", why=absent, numbers=numbers_of(rule, evidence, whole))
     if _at_bound(evidence, "answer"):
         return None
-    tests = ((whole, rule.alpha / 2, "since the trial began"), (step, rule.alpha_of_step, "at this step"))
+    tests = ((whole, rule.alpha_of_abort / 2, "since the trial began"), (step, rule.alpha_of_step, "at this step"))
     for found, alpha, span in tests:
         if found.above >= -math.log(alpha):
             lost = f"{span} it lost at least {found.lower(alpha):.4f} more than the answers"

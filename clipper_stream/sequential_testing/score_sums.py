@@ -169,11 +169,25 @@ class ScoreSums:
         self.margin = margin
         self._settled_upto, self._settled = -1, np.zeros(_WIDTH)
         self._place: dict[int, int] = {}
+        self._begun, self._count, self._total = -1, 0, 0.0
         self._seconds, self._rows = np.zeros(8, np.int64), np.zeros((8, _WIDTH))
 
     def add(self, second: int, score: Score) -> None:
         """Take in a score of this second."""
         self._add(second, _terms(self.margin, score))
+
+    def add_query(self, second: int, value: float) -> None:
+        """Take in a query's value in [-1, 1]: the mean of a second is one score, once a later one has a query.
+
+        So what makes many queries fail or wait at once, a host that stalls or dies, is one event.
+        """
+        if second > self._begun:
+            if self._count:
+                mean = self._total / self._count
+                self.add(self._begun, Score(1.0, mean, mean))
+            self._begun, self._count, self._total = second, 0, 0.0
+        self._count += 1
+        self._total += value
 
     def change(self, second: int, before: Score, now: Score) -> None:
         """Put a score in the place of what stood for it."""

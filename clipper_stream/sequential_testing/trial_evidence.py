@@ -155,7 +155,7 @@ class TrialEvidence:
         self._early: deque[OpenDecision] | None = deque()
         self._votes: Counter[Kind] = Counter()
         self._recent, self._recent_count = 0.0, 0.0
-        self._second, self._silent = 0, (0, 0, 0)
+        self._second = 0
 
     def next_step(self) -> None:
         """Begin another stage or share, of which nothing is known yet."""
@@ -310,15 +310,9 @@ class TrialEvidence:
         )
 
     def _count_silence(self, one: TrialDecision) -> None:
-        """Count a decision; a second is a score once a later one has begun."""
         if one.second > self._second:
-            asked, silent, models = self._silent
-            if asked:
-                difference = (silent - models) / asked
-                self.silence.add(self._second, Score(1.0, difference, difference))
-            self._second, self._silent = one.second, (0, 0, 0)
+            self._second = one.second
             for sums in (self.whole, self.step, self.share, self.silence, self.losses):
                 sums.settle(one.second - self._horizon_s)
         if one.asked:
-            asked, silent, models = self._silent
-            self._silent = asked + 1, silent + one.silent, models + one.models_silent
+            self.silence.add_query(one.second, float(one.silent) - one.models_silent)

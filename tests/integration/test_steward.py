@@ -15,17 +15,19 @@ from clipper_agents.kafka.topics import delete_topics, existing_topics
 from clipper_agents.status.cluster import readable_partitions
 from clipper_agents.status.collect import read_status
 from clipper_agents.status.tailer import DeploymentTailer
+from clipper_gateway.pipeline import DeployedApplications
 from clipper_topics import codec
 from clipper_topics.comparison import comparison_key
-from clipper_topics.manifests import ApplicationManifest, DriftRule, RolloutRule, Trial
+from clipper_topics.manifests import ApplicationManifest, DriftRule, Guardrail, RolloutRule, Trial
 
 RULE = RolloutRule(margin=0.1, steps=[0.2], least=20)
+P99 = Guardrail(name="p99", metric="latency", bound_ms=80)
 RISING, FAILING, BY_HAND = (
     ApplicationManifest(name=name, models=["old:1"], trials=[trial], rollout=rule)
     for name, trial, rule in (
         ("rising", Trial(model="new:1", automatic=True), RULE),
         ("failing", Trial(model="broken:1", stage="canary", share=0.2, automatic=True), RULE),
-        ("by-hand", Trial(model="new:1"), RolloutRule()),
+        ("by-hand", Trial(model="new:1"), RolloutRule(guardrails=[P99])),
     )
 )
 CROWDED = ApplicationManifest(name="crowded", models=["good:1", "bad:1"], keep_best=1)
@@ -77,6 +79,7 @@ async def test_trials_go_up_or_end_and_candidates_are_retired_by_what_the_logs_s
     assert again == live, "bit by bit"
     (by_hand,) = [one for one in again if one.application == "by-hand" and one.stage == "shadow"]
     assert by_hand.feedbacks == 90
+    assert [(one.name, one.estimate) for one in by_hand.guardrails] == [("p99", 0.0)]
     assert by_hand.difference == pytest.approx(2 * by_hand.loss - 1), "one of the two is always right"
     assert 0.0 < by_hand.loss < 0.3
     assert not [one for one in again if one.application == "by-hand" and one.stage == "canary"], "nobody may step it up"
@@ -102,6 +105,12 @@ async def test_status_shows_what_a_steward_has_published_and_reads_no_log_again(
         found = await followed(lambda found: of in found and found[of][0].feedbacks == 30)
         assert found[of][0] == next(one for one in process.comparisons if (one.application, one.model) == of)
         assert following.facts.fresh_comparison(of, time.time())
+        deployed = DeployedApplications(kafka, catalogue)
+        runs = [asyncio.ensure_future(one.run()) for one in (deployed.control, deployed.comparisons)]
+        await asyncio.gather(deployed.control.caught_up.wait(), deployed.comparisons.caught_up.wait())
+        assert deployed.verdict(*of)["evidence"] == found[of][0]
+        for run in runs:
+            run.cancel()
         (trial,) = (await read_status(kafka, catalogue)).applications["by-hand"].trials
         assert (trial.compared.feedbacks, trial.compared.difference) == (30, -1.0)
         assert trial.waits_for == f"somebody to decide, it is not automatic; {found[of][0].waits_for}"

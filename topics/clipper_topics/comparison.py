@@ -4,9 +4,28 @@ The record of a key counts for as long as it is young: a steward that is away wr
 then true of an earlier time. An empty value: the version is not compared any more.
 """
 
+from typing import Literal
+
 import msgspec
 
 from clipper_topics.manifests import ModelRef, Name
+
+
+class GuardrailReport(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """What the log says about one guardrail of a trial."""
+
+    name: str
+    """Its name."""
+    state: Literal["within", "outside", "undecided"]
+    """Whether it is within its bound for sure, outside of it for sure, or neither."""
+    bound: float
+    """Its bound or margin, in the metric's unit; minus the margin where the metric's higher values are good."""
+    estimate: float | None = None
+    """The trial's mean so far, or with a margin its difference to that of the answers; absent: nothing is known."""
+    lower: float
+    """Lower end of the interval of what the estimate is about, at all times at once."""
+    upper: float
+    """Upper end of that interval."""
 
 
 class Comparison(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
@@ -52,6 +71,8 @@ class Comparison(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     """The same of the answers that it is compared with."""
     answer_feedbacks: int = 0
     """How many gave that one."""
+    guardrails: list[GuardrailReport] = []
+    """Those of a trial."""
 
 
 def comparison_key(application: str, model: str) -> bytes:

@@ -6,6 +6,10 @@ from typing import Annotated, Any
 import msgspec
 
 _Unit = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Metrics = Annotated[
+    dict[Annotated[str, msgspec.Meta(max_length=64)], Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]],
+    msgspec.Meta(max_length=16),
+]
 
 OUTCOMES = {
     "applied": "the models were scored by it",
@@ -53,6 +57,8 @@ class Feedback(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Reward of the answer that was given, in [0, 1]: a loss of `1 - reward`."""
     ack: bool = False
     """Whether to say on the topic of acknowledgements what became of this."""
+    metrics: Metrics | None = None
+    """What else is known of the answer that was given, by name, `{"revenue": 3.2}`; guardrails bound their means."""
 
 
 class RawFeedback(Feedback, kw_only=True, omit_defaults=True):
@@ -144,4 +150,9 @@ def check_feedback(feedback: Feedback) -> str | None:
         value = getattr(feedback, name)
         if value is not None and not 0.0 <= value <= 1.0:
             return f"{name} is {value}: give a number in [0, 1]"
+    if feedback.metrics is not None:
+        try:
+            msgspec.convert(feedback.metrics, Metrics)
+        except msgspec.ValidationError as error:
+            return f"metrics is {feedback.metrics!r}: {error}"
     return None

@@ -128,6 +128,41 @@ class Trial(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fie
     """Whether it is stepped up, promoted or aborted by the application's `rollout` rule."""
 
 
+MEASURED = {"latency": {"bound_ms"}, "errors": {"margin"}, "defaults": {"margin"}, "cost": {"margin"}}
+"""Metrics of guardrails that the log itself has, with what each takes; any other one is of feedback."""
+
+
+class Guardrail(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a trial must not make worse beside its loss: aborted once it is outside for sure, promoted only within."""
+
+    name: Name
+    """What `status` and decisions call it."""
+    metric: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$(?!\n)")]
+    """`latency`: its p99 is at most `bound_ms`. `errors`, `defaults`: share of the queries that it fails, or leaves to
+    the default output. `cost`: what a query costs. Or the name of a metric in feedback."""
+    bound_ms: Annotated[float, Meta(gt=0.0, le=86_400_000.0)] | None = None
+    """Of `latency`, in milliseconds from the decision to its output."""
+    margin: Annotated[float, Meta(gt=0.0)] | None = None
+    """Of all others: how much worse than the models' answers it may be on average, in the metric's unit."""
+    range: tuple[float, float] | None = None
+    """Least and greatest value of a metric in feedback; what is beyond counts as the nearest of the two."""
+    better: Literal["lower", "higher"] = "lower"
+    """Which values of a metric in feedback are good ones."""
+
+    def __post_init__(self) -> None:
+        place, takes = f"guardrail {self.name!r} on {self.metric}", MEASURED.get(self.metric, {"margin", "range"})
+        fields = {"bound_ms": self.bound_ms, "margin": self.margin, "range": self.range}
+        given = {name for name, value in fields.items() if value is not None}
+        if self.better == "higher" and self.range is None:
+            given.add("better")
+        if given != takes:
+            has, of_log = " and ".join(sorted(given)) or "no bound", ", ".join(MEASURED)
+            raise ValueError(f"{place} has {has}: give {' and '.join(sorted(takes))} (the log has {of_log})")
+        low, high = self.range or (0.0, math.inf if self.metric == "cost" else 1.0)
+        if not low + (self.margin or 0.0) < high or (self.range and math.isinf(high - low)):
+            raise ValueError(f"{place}: margin {self.margin} of {low:g} to {high:g}: give a rising range, less of it")
+
+
 class RolloutRule(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """When a trial is stepped up or aborted by itself.
 
@@ -150,6 +185,13 @@ class RolloutRule(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unkno
     sampled_feedback: bool = False
     """Whether feedback is about a random sample of the queries, drawn whatever their answers and losses are: then a
     query whose feedback never comes is left out. Else its loss may be anything, which counts against both verdicts."""
+    guardrails: Annotated[list[Guardrail], Meta(max_length=8)] = []
+    """What must not become worse beside the loss. Each one more takes a part of the alpha of an abort."""
+
+    def __post_init__(self) -> None:
+        names = [one.name for one in self.guardrails]
+        if len(set(names)) < len(names):
+            raise ValueError(f"guardrails {', '.join(names)}: give each name once")
 
 
 class DriftRule(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -286,6 +328,8 @@ class ModelManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unk
     """Resident memory above which a host drains and is started again, in MiB; absent: no limit."""
     cpus: Annotated[float, Meta(gt=0.0, le=1024.0)] | None = None
     """Processor cores that a host may use; absent: no limit."""
+    cost: Annotated[float, Meta(ge=0.0, le=1e12)] | None = None
+    """What a query costs that it answers, and no cache, in any unit that is the same for all; absent: unknown."""
     retired: bool = False
     """Whether its hosts have ended; the manifest stays, so that a rollback finds it."""
 

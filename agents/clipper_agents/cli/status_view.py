@@ -86,6 +86,10 @@ def application_parts(name: str, status: ApplicationStatus) -> Iterator[Renderab
             yield Text(f"host {instance} failed: {reason}", style="red")
     for trial in status.trials:
         yield Text(trial_line(trial))
+        for one in trial.compared.guardrails if trial.compared else ():
+            mean = UNKNOWN if one.estimate is None else f"{one.estimate:.4g}"
+            where = f"{mean} in [{one.lower:.4g} {one.upper:.4g}], bound {one.bound:.4g}"
+            yield Text(f"  guardrail {one.name} {one.state}: {where}", "red" if one.state == "outside" else "")
     for version in status.versions:
         if version.drift is not None:
             yield Text(drift_described(version.drift), style="yellow")

@@ -22,7 +22,7 @@ from aiokafka import ConsumerRecord
 
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.codec import JSON, MSGPACK, content_type, no_extension
-from clipper_topics.feedback import FORWARDED, said_at_ms
+from clipper_topics.feedback import FORWARDED, Metrics, said_at_ms
 from clipper_topics.prediction import LOW_CONFIDENCE
 from clipper_topics.restore import restore_id_of
 
@@ -101,6 +101,7 @@ class LeanFeedback(msgspec.Struct, gc=False):
     label: Any = UNSAID
     loss: _Unit | None = None
     reward: _Unit | None = None
+    metrics: Metrics | None = None
 
 
 class LeanQuery(msgspec.Struct, gc=False):

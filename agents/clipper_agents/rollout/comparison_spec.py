@@ -11,7 +11,7 @@ Rules of this file:
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from clipper_stream.errors import SetupError
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
 from clipper_stream.sequential_testing.rollout_rule import TrialRule
-from clipper_topics.manifests import ApplicationManifest, DriftRule, Trial
+from clipper_topics.manifests import ApplicationManifest, DriftRule, Guardrail, Trial
 
 _DRIFT = "drift"
 """In the place of a version: none is called so, without a colon."""
@@ -82,6 +82,8 @@ class ComparisonSpec:
         candidates_since: Revision since which they are these.
         keep_best: How many candidates to keep; None: all.
         drift: The detector of its losses; None: none.
+        guardrails: What its trials must not make worse beside the loss.
+        costs: Of a query of each version that it names; None: the version's manifest does not say.
         begins_ms: When the oldest of these comparisons began, milliseconds since the epoch.
     """
 
@@ -99,6 +101,8 @@ class ComparisonSpec:
     keep_best: int | None
     drift: DriftSpec | None
     begins_ms: int
+    guardrails: tuple[Guardrail, ...] = ()
+    costs: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def since(self) -> int:
@@ -120,7 +124,14 @@ def comparison_specs(state: ControlState, *, drift: bool = True) -> dict[str, Co
 
 def _spec(state: ControlState, manifest: ApplicationManifest, *, drift: bool) -> ComparisonSpec:
     said = manifest.scaled_rollout
-    rule = TrialRule(confidence=said.confidence, margin=said.margin, steps=tuple(said.steps), least=said.least)
+    rule = TrialRule(
+        confidence=said.confidence,
+        margin=said.margin,
+        steps=tuple(said.steps),
+        least=said.least,
+        guardrails=len(said.guardrails),
+    )
+    models, counts_cost = state.manifests.models, any(one.metric == "cost" for one in said.guardrails)
     trials = tuple(_trial(state, manifest, trial) for trial in manifest.trials)
     candidates_since = _since(state, manifest, partial(same_candidates, now=manifest))
     watches = _drift(state, manifest) if drift else None
@@ -142,6 +153,8 @@ def _spec(state: ControlState, manifest: ApplicationManifest, *, drift: bool) ->
         keep_best=manifest.keep_best,
         drift=watches,
         begins_ms=_began_ms(state, manifest, first),
+        guardrails=tuple(said.guardrails),
+        costs={ref: models[ref].cost if ref in models else None for ref in manifest.refs if counts_cost},
     )
 
 
@@ -268,4 +281,5 @@ def _spans(specs: Mapping[str, ComparisonSpec]) -> Iterator[tuple[str, str, int]
         if one.drift is not None:
             yield name, _DRIFT, one.drift.since
         for one_trial in one.trials:
-            yield name, f"{one_trial.trial.model} within {one.rule.margin}", one_trial.since
+            guarded = f" and {one.guardrails} at {one.costs}" if one.guardrails else ""
+            yield name, f"{one_trial.trial.model} within {one.rule.margin}{guarded}", one_trial.since

@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 
 import msgspec
 
@@ -14,7 +16,7 @@ from clipper_agents.rollout.query_buffer import BufferedQuery, QueryBuffer
 from clipper_agents.rollout.query_losses import failures, losses_of
 from clipper_agents.rollout.trial_evidence import ApplicationEvidence, followed
 from clipper_stream.errors import InvalidLabel
-from clipper_stream.feedback.join import feedback_value, is_policy_choice, join
+from clipper_stream.feedback.join import asked_models, feedback_value, is_policy_choice, join
 from clipper_stream.feedback.update import Label
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
@@ -144,7 +146,8 @@ class EvidenceFold:
         if evidence is not None:
             asked_ms = prediction.queried_at_ms or query.at_ms
             decision, failed = join(prediction, query.audit), failures(prediction, query.audit)
-            query.opened = evidence.decide(prediction.policy.version, decision, failed, asked_ms)
+            asked = partial(asked_models, prediction, query.audit) if evidence.spec.guardrails else dict
+            query.opened = evidence.decide(prediction.policy.version, decision, failed, asked_ms, asked)
 
     def _given_up(self, query: BufferedQuery) -> None:
         for opened in query.opened or ():
@@ -166,6 +169,8 @@ class EvidenceFold:
             self.unusable["invalid"] += 1
             self._queries.reopen(query)
             return None
+        if feedback.metrics is not None:
+            losses = replace(losses, metrics=feedback.metrics)
         for opened in query.opened or ():
             opened.learn(losses, "label" if isinstance(value, Label) else "reward")
         self._queries.close(query)

@@ -32,7 +32,7 @@ class QueryLosses:
 
     `chances` are the probabilities with which the versions' losses were to be known. Versions that were asked and did
     not answer are `silent`. `at_bound` is the share of each version's numbers whose loss stands at the bound, and
-    `largest` the largest difference of all of them to the label.
+    `largest` the largest difference of all of them to the label. The `metrics` are those of the feedback.
     """
 
     models: Mapping[str, float]
@@ -42,6 +42,7 @@ class QueryLosses:
     at_bound: Mapping[str, float] = field(default_factory=dict)
     answer_at_bound: float = 0.0
     largest: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 def losses_of(

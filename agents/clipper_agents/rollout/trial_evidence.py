@@ -6,19 +6,21 @@ Rules of this file:
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, TrialShare, TrialSpec
 from clipper_agents.rollout.decisions import Command, RolloutDecision
+from clipper_agents.rollout.guardrails import Asked, OpenMetric, TrialGuardrails
 from clipper_agents.rollout.query_losses import QueryLosses, apart, compared_models
 from clipper_stream.feedback.update import LoggedDecision
+from clipper_stream.sequential_testing.guardrails import within_guardrails
 from clipper_stream.sequential_testing.keep_best import CandidateLosses, OpenComparison
 from clipper_stream.sequential_testing.rollout_rule import TrialVerdict, judge
 from clipper_stream.sequential_testing.score_sums import Capital
 from clipper_stream.sequential_testing.trial_evidence import Kind, Misses, OpenDecision, TrialDecision, TrialEvidence
-from clipper_topics.comparison import Comparison
+from clipper_topics.comparison import Comparison, GuardrailReport
 
 LIVE = "live"
 """Stage of a candidate."""
@@ -65,13 +67,14 @@ class OpenCandidates(NamedTuple):
         self.evidence.give_up(self.opened)
 
 
-Opened: TypeAlias = OpenTrial | OpenCandidates
+Opened: TypeAlias = OpenTrial | OpenMetric | OpenCandidates
 
 
 @dataclass(slots=True)
 class _Trial:
     spec: TrialSpec
     evidence: TrialEvidence
+    guardrails: TrialGuardrails
 
 
 class ApplicationEvidence:
@@ -95,8 +98,15 @@ class ApplicationEvidence:
         if _candidates_of(before) != _candidates_of(spec):
             self._losses = self._candidates()
 
-    def decide(self, revision: int, decision: LoggedDecision, failed: Collection[str], asked_ms: int) -> list[Opened]:
-        """Take in what was decided about a query; what waits for its feedback."""
+    def decide(
+        self,
+        revision: int,
+        decision: LoggedDecision,
+        failed: Collection[str],
+        asked_ms: int,
+        asked: Callable[[], Asked] = dict,
+    ) -> list[Opened]:
+        """Take in what was decided about a query; what waits for its feedback. Guardrails need what was `asked`."""
         found: list[Opened] = []
         if revision >= self.spec.candidates_since:
             compared = self._losses.decide(asked_ms // 1000, decision.propensities, decision.unanswered)
@@ -104,9 +114,13 @@ class ApplicationEvidence:
         for ref, trial in self._trials.items():
             seen = self._seen(trial, revision, decision, failed, asked_ms // 1000)
             if seen is not None:
-                opened = trial.evidence.decide(seen, of_step=revision >= trial.spec.step_since)
+                of_step = revision >= trial.spec.step_since
+                opened = trial.evidence.decide(seen, of_step=of_step)
                 if opened is not None:
                     found.append(OpenTrial(trial.evidence, ref, opened))
+                began = trial.evidence.began
+                if self.spec.guardrails and began is not None and seen.second >= began:
+                    found += trial.guardrails.decide(seen, decision, asked(), of_step=of_step)
         return found
 
     def decisions(self, newest_ms: int | None = None) -> Iterator[RolloutDecision]:
@@ -153,10 +167,10 @@ class ApplicationEvidence:
         rule = replace(self.spec.rule, attempt=trial.spec.attempt)
         verdict = judge(rule, of.stage, of.share, trial.evidence, before)
         measured = not self.spec.learns_scale or trial.evidence.kind == "reward" or _labels(trial) >= SCALE_LABELS
-        if measured or verdict.action in ("wait", "abort"):
-            return verdict
-        why = f"{_labels(trial)} labels about it, of {SCALE_LABELS} that show the scale of its losses: give loss_scale"
-        return replace(verdict, action="wait", share=None, why=why)
+        if not (measured or verdict.action in ("wait", "abort")):
+            found = f"{_labels(trial)} labels about it, of {SCALE_LABELS} that show the scale of its losses"
+            verdict = replace(verdict, action="wait", share=None, why=f"{found}: give loss_scale")
+        return within_guardrails(rule, verdict, trial.guardrails.found(before))
 
     def _seen(
         self, trial: _Trial, revision: int, decision: LoggedDecision, failed: Collection[str], second: int
@@ -218,6 +232,7 @@ class ApplicationEvidence:
             trial_feedbacks=numbers.get("trial_feedbacks", 0),
             answer_loss=numbers.get("answer_loss"),
             answer_feedbacks=numbers.get("answer_feedbacks", 0),
+            guardrails=[GuardrailReport(name=name, **one) for name, one in numbers.get("guardrails", {}).items()],
         )
 
     def _decided(
@@ -244,11 +259,14 @@ class ApplicationEvidence:
 
     def _trial(self, spec: TrialSpec, margin: float) -> _Trial:
         known = self._trials.get(spec.trial.model)
-        if known is None or known.spec.since != spec.since or known.evidence.whole.margin != margin:
-            return _Trial(spec, TrialEvidence(margin, self._horizon_s, sampled=self.spec.sampled))
+        same = known is not None and known.spec.since == spec.since and known.guardrails.is_of(self.spec)
+        if known is None or not same or known.evidence.whole.margin != margin:
+            evidence = TrialEvidence(margin, self._horizon_s, sampled=self.spec.sampled)
+            return _Trial(spec, evidence, TrialGuardrails(spec.trial.model, self.spec, self._horizon_s))
         if known.spec.step_since != spec.step_since:
             known.evidence.next_step()
-        return _Trial(spec, known.evidence)
+            known.guardrails.next_step()
+        return _Trial(spec, known.evidence, known.guardrails)
 
 
 def _labels(trial: _Trial) -> int:

@@ -48,6 +48,8 @@ NOT_SHOWN: Mapping[str, Any] = {"before": None, "after": None, "feedback_ends": 
 RETIRED_SHOWN_S = 86_400.0
 JOINS_WITHIN_S = 15.0
 """A process that serves is a member; while its group divides the partitions anew it may be none."""
+ENDED = {"promote": "promoted", "abort": "aborted", "retire": "retired"}
+"""Verdict about a trial that a change ended."""
 DRIFT_SHOWN_S = 7 * 86_400.0
 """As long as the logs are kept in which one can look why."""
 
@@ -232,12 +234,29 @@ class StatusBuilder:
         return found if is_shown else None
 
 
+def trial_verdict(facts: DeploymentView, name: str, ref: str, now_s: float) -> dict[str, Any]:
+    """How the trial of a version for an application stands, or ended; empty where there was none."""
+    manifest = facts.declared.manifests.applications[name]
+    for trial in manifest.trials:
+        if trial.model == ref:
+            rule, compared = manifest.scaled_rollout, facts.fresh_comparison((name, ref), now_s)
+            verdict, why = _verdict(rule, compared).replace(" ", "_"), _waits_for(trial, compared)
+            about = {"stage": trial.stage, "share": trial.share, "margin": rule.margin, "evidence": compared}
+            return {"verdict": verdict, "why": why} | about
+    for change in facts.changes_of(name):
+        if change.model == ref and (verdict := ENDED.get(change.command, "")):
+            has_left = verdict == "promoted" and ref not in manifest.models
+            return {"verdict": "retired" if has_left else verdict, "why": change.why, "numbers": change.numbers}
+    return {}
+
+
 def _verdict(rule: RolloutRule, compared: Comparison | None) -> Verdict:
     if compared is None:
         return "undecided"
-    if compared.lower > rule.margin:
+    guardrails = {one.state for one in compared.guardrails}
+    if compared.lower > rule.margin or "outside" in guardrails:
         return "worse"
-    if compared.upper >= rule.margin or compared.feedbacks < rule.least:
+    if compared.upper >= rule.margin or compared.feedbacks < rule.least or guardrails - {"within"}:
         return "undecided"
     return "better" if compared.upper < 0 else "not worse"
 

@@ -115,6 +115,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "share": figure(".3g", "%", per=0.01),
     "number": figure(".3f"),
     "probability": figure(".4f"),
+    "figures": figure(".4g"),
     "signed": figure("+.3f"),
     "count": figure(",.0f"),
     "rate": figure(",.0f", "/s", below=100, small=",.1f"),

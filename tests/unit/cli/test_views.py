@@ -27,6 +27,7 @@ from clipper_agents.status.model import (
     VersionStatus,
 )
 from clipper_agents.status.processes import ServedMetrics
+from clipper_topics.comparison import GuardrailReport
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 COLUMNS = 100
@@ -134,6 +135,13 @@ def test_a_trial_says_by_which_queries_it_is_compared() -> None:
     assert "loss - of 0 feedbacks, models 0.122 of 61; in [" in unheard
     assert "from 2023-11-14T22:13:20Z to 2023-11-16T02:00:00Z" in unheard
     assert trial_line(replace(told, compared=None)) == f"trial rf:2 waits: {waits_for}"
+
+
+def test_a_guardrail_has_a_line_below_its_trial() -> None:
+    found = GuardrailReport(name="p99", state="within", bound=0.01, estimate=0.002, lower=0.0, upper=0.0091)
+    told = replace(STATUS.versions[0], stage="canary", compared=compared("rf:2", guardrails=[found]))
+    text = shown(*application_parts("digits", replace(STATUS, versions=(told,))))
+    assert "  guardrail p99 within: 0.002 in [0 0.0091], bound 0.01\n" in text
 
 
 def test_an_application_says_of_which_seconds_it_is() -> None:

@@ -21,7 +21,7 @@ from builders.status import (
 )
 
 from clipper_agents.cli.status_view import application_parts
-from clipper_agents.status.build import DRIFT_SHOWN_S
+from clipper_agents.status.build import DRIFT_SHOWN_S, trial_verdict
 from clipper_agents.status.deployment_view import COMPARED_WITHIN_S, KEPT_EVENTS, DeploymentView, drift_described
 from clipper_agents.status.model import ApplicationStatus, Latency, Loss
 from clipper_agents.status.problems import application_problems
@@ -32,7 +32,7 @@ from clipper_stream.models.runner import predict_rows
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
 from clipper_topics.change import Change
-from clipper_topics.comparison import comparison_key
+from clipper_topics.comparison import GuardrailReport, comparison_key
 from clipper_topics.control_keys import change_key, drift_key, key_of
 from clipper_topics.drift import DriftEvent
 from clipper_topics.host_report import HostReport, report_key
@@ -216,6 +216,18 @@ def test_a_verdict_holds_the_stewards_interval_against_the_margin_of_the_rule(lo
     assert digits(beside(said)).trials[0].verdict == verdict
     assert digits().trials[0].verdict == "undecided", "totals hold for one look only"
     assert digits().versions[0].verdict is None, "it is not on trial"
+
+
+@pytest.mark.parametrize(
+    ("states", "verdict"),
+    [("within within", "better"), ("within undecided", "undecided"), ("outside within", "worse")],
+)
+def test_a_verdict_is_that_of_its_guardrails_too(states, verdict) -> None:
+    figures = {"bound": 0.01, "estimate": 0.002, "lower": 0.0, "upper": 0.009}
+    guardrails = [GuardrailReport(name=f"g{at}", state=one, **figures) for at, one in enumerate(states.split())]
+    found = beside(compared("rf:2", guardrails=guardrails))
+    assert digits(found).trials[0].verdict == verdict
+    assert trial_verdict(found, "digits", "rf:2", NOW_S)["verdict"] == verdict
 
 
 def test_the_stewards_comparison_counts_before_totals_for_as_long_as_it_is_young() -> None:

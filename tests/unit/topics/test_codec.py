@@ -96,6 +96,11 @@ def test_unknown_fields_and_whole_floats_are_read_at_every_level_of_a_manifest(k
     assert codec.changes.decode_as(kind, write(change)).after == found
 
 
+def guarded(metric, fields, times=1):
+    one = f'{{"name": "g", "metric": "{metric}"{fields and ", "}{fields}}}'
+    return f'"rollout": {{"guardrails": [{", ".join([one] * times)}]}}'
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -105,9 +110,18 @@ def test_unknown_fields_and_whole_floats_are_read_at_every_level_of_a_manifest(k
         ('"loss_scale": 10', "loss_scale is about absolute and squared losses"),
         ('"loss": "absolute", "loss_scale": 0', "loss_scale"),
         ('"rollout": {"label_margin": 1.0}', "label_margin is about absolute losses"),
+        (guarded("latency", '"margin": 0.1'), "on latency has margin: give bound_ms"),
+        (guarded("errors", '"bound_ms": 5'), "on errors has bound_ms: give margin"),
+        (guarded("errors", '"margin": 0.1, "better": "higher"'), "has better and margin: give margin"),
+        (guarded("error", '"margin": 0.1'), r"on error has margin: give margin and range \(the log has latency"),
+        (guarded("defaults", '"margin": 1'), "margin 1.0 of 0 to 1: give a rising range, less of it"),
+        (guarded("revenue", '"margin": 9, "range": [0, 9]'), "margin 9.0 of 0 to 9"),
+        (guarded("revenue", '"margin": 1, "range": [9, 0]'), "margin 1.0 of 9 to 0"),
+        (guarded("cost", ""), "on cost has no bound: give margin"),
+        (guarded("cost", '"margin": 0.1', times=2), "guardrails g, g: give each name once"),
     ],
 )
-def test_what_is_no_revision_no_trial_or_no_scale_is_undecodable(fields, said):
+def test_what_is_no_revision_no_trial_no_scale_or_no_guardrail_is_undecodable(fields, said):
     with pytest.raises(UndecodableRecord, match=said):
         codec.applications.decode(f'{{"name": "digits", "models": [], {fields}}}'.encode())
 

@@ -16,6 +16,7 @@ from clipper_gateway.console.pages import Pages
 from clipper_gateway.console.renderer import Page
 from clipper_topics import codec
 from clipper_topics.change import Change
+from clipper_topics.comparison import GuardrailReport
 from clipper_topics.control_keys import change_key, key_of
 from clipper_topics.dead_letter import DeadLetter
 from clipper_topics.manifests import ApplicationManifest
@@ -163,6 +164,15 @@ async def test_a_trial_leads_with_the_verdict_of_the_stewards_comparison(site):
     shown = " ".join(html(await site.page(TRIAL)).split())
     said = "Its loss minus that of the answers lies between -0.200 and -0.010; +0.020 is allowed. </p>"
     parts = ('<p class="word better">Better</p>', said, "0.300</td> <td>40 feedbacks", "of 80 queries, 3 of them wait")
+    assert [part for part in parts if part not in shown] == []
+
+
+async def test_a_trial_shows_its_guardrails(site):
+    found = GuardrailReport(name="p99", state="outside", bound=0.01, estimate=0.2, lower=0.1, upper=0.5)
+    record = codec.comparisons.encode(compared("rf:2", guardrails=[found]))
+    site.view.facts.comparison(b"digits/rf:2", record, at_s=NOW_S)
+    shown = " ".join(html(await site.page(TRIAL)).split())
+    parts = ('<p class="word worse">Worse</p>', "guardrail p99", "outside: in [0.1, 0.5], bound 0.01")
     assert [part for part in parts if part not in shown] == []
 
 
