@@ -13,13 +13,14 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from clipper_gateway.api import MOST_FEEDBACK, MOST_WAIT_S, Accepted, OwnApi
+from clipper_gateway.api import MOST_FEEDBACK, MOST_WAIT_S, VERDICTS, Accepted, OwnApi
 from clipper_gateway.calls import PredictBody
 from clipper_gateway.errors import STATUSES
 from clipper_gateway.inference import PARAMETERS
 from clipper_gateway.oip_rest import InferenceEndpoints, InferenceRequest, InputTensor, RequestedOutput
 from clipper_gateway.server import routes_of
 from clipper_stream.http.query_status import QueryStatus
+from clipper_topics.comparison import Comparison
 from clipper_topics.feedback import Feedback
 from clipper_topics.json_schema import components
 from clipper_topics.manifests import NAME_PATTERN, ApplicationManifest, InputSpec
@@ -29,7 +30,7 @@ from clipper_topics.trace_context import TRACEPARENT
 
 Json: TypeAlias = dict[str, Any]
 _TEXT: Json = {"type": "string"}
-API_VERSION = "1.0.0"
+API_VERSION = "1.1.0"
 """Minor: a path, a field or a status was added. Major: an old client would misunderstand."""
 
 REFUSALS = (400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
@@ -69,6 +70,30 @@ class ModelSummary(msgspec.Struct, kw_only=True):
     """Whether routers run it in their own processes."""
     retired: bool
     """Whether it is served no more."""
+
+
+class TrialReport(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """How a trial stands, or how it ended."""
+
+    application: str
+    """The application."""
+    model: str
+    """The version, `name:version`."""
+    verdict: Annotated[str, Meta(extra_json_schema={"examples": sorted(VERDICTS)})]
+    """Of a trial: `better`, `not_worse`, `worse` (or a guardrail is outside of its bound) or `undecided`; of one that
+    has ended: `promoted`, `aborted` or `retired`. A reader must expect new ones."""
+    why: str
+    """What it waits for, what is to be done, or why it ended so."""
+    stage: str | None = None
+    """`shadow` or `canary`; absent: it has ended."""
+    share: float | None = None
+    """Its share of the queries."""
+    margin: float | None = None
+    """How much more loss is taken as no loss."""
+    evidence: Comparison | None = None
+    """Estimate, interval and guardrails; null: none was published lately; absent: it has ended."""
+    numbers: dict[str, Any] = {}
+    """What the decision was made of that ended it."""
 
 
 class LiveReport(msgspec.Struct):
@@ -198,6 +223,8 @@ _INFER_OF = ("Idempotency-Key Inference-Header-Content-Length", "InferenceReques
 _SERVED = ("Say whether a model is served.", {200: "ModelReady", 503: "ModelReady Problem"}, (404,))
 _LIVES = ("Say that the gateway lives.", {200: "LiveReport"})
 _SERVES = ("Say whether the gateway serves.", {200: "ReadyReport", 503: "ReadyReport"})
+_VERDICT = "/v1/trials/{name}/{model}/verdict"
+_JUDGED = {200: "TrialReport", 409: "TrialReport"}, (404,), "expect"
 _FOUND = "Read a query's answer and the feedback about it, or wait for it."
 
 DESCRIPTIONS = (
@@ -213,6 +240,8 @@ DESCRIPTIONS = (
         "/v1/queries/{query_id:text}", "query", _FOUND,
         {200: "QueryStatus", 202: "QueryStatus"}, (404,), "application context wait_s",
     ),
+    Description(_VERDICT, "verdict", "Say how a trial stands.", *_JUDGED),
+    Description(_VERDICT, "expectVerdict", "The same, for who only posts; the body is ignored.", *_JUDGED, "Anything"),
     Description(
         "/v1/applications", "applications", "List the applications.",
         {200: "Applications"},
@@ -239,7 +268,7 @@ def _served(path: str, _: object, *, public: bool = False, **__: object) -> tupl
 _NOTHING: Any = SimpleNamespace(route=_served), OwnApi, InferenceEndpoints, None
 SERVED: dict[str, bool] = dict(routes_of(*_NOTHING)[:-1])  # type: ignore[arg-type]
 """Whether anybody may ask, by path."""
-PATHS = {one.path.replace(":text}", "}"): one for one in DESCRIPTIONS}
+OPERATIONS = [(one.path.replace(":text}", "}"), "post" if one.body else "get", one) for one in DESCRIPTIONS]
 
 
 def document() -> Json:
@@ -255,7 +284,10 @@ def document() -> Json:
             "license": {"name": "Apache-2.0"},
         },
         "security": [{}, {"apiKey": []}, {"bearer": []}],
-        "paths": {path: {"post" if of.body else "get": _described(path, of)} for path, of in PATHS.items()},
+        "paths": {
+            path: {method: _described(path, of) for at, method, of in OPERATIONS if at == path}
+            for path, *_ in OPERATIONS
+        },
         "components": {
             "schemas": schemas,
             "parameters": _parameters(schemas["PredictBody"]["properties"]),
@@ -276,12 +308,13 @@ def _described(path: str, of: Description) -> Json:
     responses: Json = {str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses}
     for status, content in of.answers.items():
         responses[str(status)] = _response(status, HTTPStatus(status).phrase, content)
-    names = [*re.findall(r"{(\w+)}", path), *of.parameters.split(), "X-Request-Id", *["traceparent"] * bool(of.body)]
+    traced = of.body not in ("", "Anything")
+    names = [*re.findall(r"{(\w+)}", path), *of.parameters.split(), "X-Request-Id", *["traceparent"] * traced]
     return {
         "operationId": of.operation_id,
         "summary": of.summary,
         "parameters": [{"$ref": f"#/components/parameters/{name}"} for name in names],
-        **({"requestBody": {"required": True, "content": _content(of.body)}} if of.body else {}),
+        **({"requestBody": {"required": of.body != "Anything", "content": _content(of.body)}} if of.body else {}),
         "responses": dict(sorted(responses.items())),
         **({"security": []} if is_public else {}),
     }
@@ -326,6 +359,7 @@ def _schemas() -> Json:
         found[name]["examples"] = [example]
     several = {"type": "array", "items": _ref("Feedback"), "minItems": 1, "maxItems": MOST_FEEDBACK}
     return found | {
+        "Anything": {"description": "What the caller sends with every request."},
         "FeedbackBody": {"anyOf": [_ref("Feedback"), several]},
         "Applications": {"type": "array", "items": _ref("ApplicationManifest")},
         "Models": {"type": "array", "items": _ref("ModelSummary")},
@@ -339,6 +373,8 @@ def _parameters(asked: Json) -> Json:
     rows = (
         ("path", "name", application, "The application."),
         ("path", "version", _TEXT, "The application's revision."),
+        ("path", "model", _TEXT, "The version on trial, `name:version`."),
+        ("query", "expect", _TEXT, f"Answer 409 unless the verdict is one of these ({', '.join(sorted(VERDICTS))})."),
         ("path", "query_id", query_id, "The query's id."),
         ("query", "application", application, "The query's application."),
         ("query", "context", context, "The query's context, if it has one."),

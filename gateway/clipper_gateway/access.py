@@ -2,7 +2,9 @@
 
 import logging
 import time
+from base64 import b64decode
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -103,6 +105,9 @@ class Access:
 
     async def _caller(self, authorization: str | None, api_key: str | None, address: str) -> Caller:
         scheme, _, bearer = (authorization or "").strip().partition(" ")
+        if scheme.lower() == "basic":
+            with suppress(ValueError):  # of `https://NAME:KEY@gateway`, which is all that some controllers can send
+                scheme, bearer = "bearer", b64decode(bearer).decode().partition(":")[2]
         if scheme and (scheme.lower() != "bearer" or not bearer):
             raise Refusal(401, "the authorization header holds no bearer token: send Bearer TOKEN", headers=_NO_TOKEN)
         if api_key and bearer and api_key != bearer:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 import numpy as np
@@ -11,6 +11,8 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response
 from starlette.types import Receive
 
+from clipper_agents.status.build import ENDED
+from clipper_agents.status.model import Verdict
 from clipper_gateway.callers import Caller
 from clipper_gateway.calls import Calls, PredictBody
 from clipper_gateway.errors import Refusal
@@ -27,6 +29,7 @@ MOST_FEEDBACK = 1_000
 MOST_WAIT_S = 60.0
 """Of a request for an answer: proxies end connections that are silent for longer."""
 LOOK_AGAIN_S = 0.5
+VERDICTS = {*(one.replace(" ", "_") for one in get_args(Verdict)), *ENDED.values()}
 SMALL_BODY_BYTES, MOST_DECODING_US = 2_048, 40_000
 """Of JSON: what is decoded unseen, and how long anything else may take, in which nobody else is served. Kafka takes a
 record of 1 MiB, which has at most 116,000 numbers that are no small integers: they take 10 ms."""
@@ -177,6 +180,15 @@ class OwnApi:
             for one in history.feedback
         ]
         return QueryStatus(asked[0], history.prediction, feedback, history.complete)
+
+    async def verdict(self, call: HttpCall) -> Response:
+        """Say how a trial stands or ended: 200, or 409 where that is none of the verdicts that the caller expects."""
+        call.caller.require("read", call.application)
+        expected = {one for one in call.text("expect").split(",") if one}
+        if unknown := sorted(expected - VERDICTS):
+            raise Refusal(400, f"expect has {shown(unknown[0])}: give some of {', '.join(sorted(VERDICTS))}")
+        found = self._calls.applications.verdict(call.application, call.path["model"])
+        return json_response(found, 200 if not expected or found["verdict"] in expected else 409)
 
     # --- probes -----------------------------------------------------------------------------------------------------
     async def live(self, _: HttpCall) -> Response:

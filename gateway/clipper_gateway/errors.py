@@ -40,7 +40,7 @@ STATUSES: dict[int, tuple[grpc.StatusCode, str]] = {
     404: (_Code.NOT_FOUND, "There is no such application, version or query."),
     405: (_Code.UNIMPLEMENTED, "The path takes no such method."),
     408: (_Code.DEADLINE_EXCEEDED, "The message of a call was not sent, or its answer not taken, in time."),
-    409: (_Code.ALREADY_EXISTS, "An action of the console cannot be done, or what it was decided on has changed."),
+    409: (_Code.ALREADY_EXISTS, "The verdict is none of those expected, or an action of the console is outdated."),
     413: (_Code.RESOURCE_EXHAUSTED, "The body, or the record that it becomes, is too large, or too long to decode."),
     415: (_Code.INVALID_ARGUMENT, "The body has another content type, or a content encoding."),
     422: (_Code.FAILED_PRECONDITION, "The query's id stands for another query already."),

@@ -8,15 +8,19 @@ Rules of this file:
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from clipper_agents.control.readiness import ReadyHosts
 from clipper_agents.control.state import ControlState
 from clipper_agents.kafka.follower import TopicFollower
+from clipper_agents.kafka.reader import Record
 from clipper_agents.kafka.retry import retry
 from clipper_agents.settings.load import WorkerSettings
 from clipper_agents.settings.sections import GatewaySection
+from clipper_agents.status.build import trial_verdict
+from clipper_agents.status.deployment_view import COMPARED_WITHIN_S, DeploymentView
 from clipper_agents.status.query_history import QueryHistory, QueryHistoryReader, partitions_of_query
 from clipper_agents.streaming.reachability import watch_kafka
 from clipper_gateway.callers import Caller, Shares
@@ -38,8 +42,10 @@ class DeployedApplications:
     """What is registered now, as the followers of `control` and `hosts` have read it."""
 
     def __init__(self, kafka: KafkaConnection, catalogue: Catalogue) -> None:
-        self._state, self._hosts = ControlState(notes=(), saved_rows=False), ReadyHosts()
+        self._state, self._hosts = ControlState(notes=("change",), saved_rows=False), ReadyHosts()
+        self._facts = DeploymentView(declared=self._state)
         self.control = TopicFollower(kafka, catalogue.control, self._state.take)
+        self.comparisons = TopicFollower(kafka, catalogue.comparisons, self._compare, COMPARED_WITHIN_S)
         self.hosts = TopicFollower(kafka, catalogue.hosts, self._hosts.take)
 
     @property
@@ -69,6 +75,19 @@ class DeployedApplications:
             return found
         self.check_known()
         raise Refusal(404, f"there is no application {shown(name)}: GET /v1/applications lists those that exist")
+
+    def verdict(self, name: str, ref: str) -> dict[str, Any]:
+        """Return how a trial stands or ended; errors as of `manifest`, and where the version never was on trial."""
+        self.manifest(name)
+        if not self.comparisons.caught_up.is_set():
+            raise Refusal(503, "this gateway has not read the comparisons yet: try again", retry_after_s=1.0)
+        if found := trial_verdict(self._facts, name, ref, time.time()):
+            return {"application": name, "model": ref} | found
+        raise Refusal(404, f"{shown(ref)} was never on trial for {shown(name)}: GET /v1/applications has its trials")
+
+    def _compare(self, records: Iterable[Record]) -> None:
+        for one in records:
+            self._facts.comparison(one.key, one.value, one.headers, one.timestamp / 1000)
 
     def is_ready(self, name: str) -> bool:
         """Return whether a version that may answer for the application is served now; errors as of `manifest`."""
@@ -101,6 +120,7 @@ class Pipeline:
             "the client": self._serve_client,
             "the control topic": self.deployed.control.run,
             "the topic of hosts": self.deployed.hosts.run,
+            "the topic of comparisons": self.deployed.comparisons.run,
         }
         self._tasks = [asyncio.create_task(self._restarted(name, work), name=name) for name, work in works.items()]
         self._tasks.append(asyncio.create_task(watch_kafka(self._kafka, self._note, self._topics), name="brokers"))

@@ -173,6 +173,7 @@ def routes_of(endpoints: Endpoints, own: OwnApi, v2: InferenceEndpoints, admit: 
         of("/v1/applications/{name}/predict", own.predict, admit=admit),
         of("/v1/feedback", own.feedback),
         of("/v1/queries/{query_id:text}", own.query, method="GET"),
+        of("/v1/trials/{name}/{model}/verdict", own.verdict, method="GET POST"),
         of("/v1/applications", own.applications, method="GET"),
         of("/v1/models", own.models, method="GET"),
         of(f"{_MODEL}/infer", v2.infer, admit=admit),

@@ -1,6 +1,7 @@
 """A compacted topic, read whole by every process: no group, so nobody is rebalanced when it changes."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,14 +16,21 @@ from clipper_topics.connection import KafkaConnection
 class TopicFollower:
     """Hands every record of a topic to a callback, old ones first, new ones as they come.
 
-    What a writer did not finish, an open or aborted transaction, is not handed over.
+    What a writer did not finish, an open or aborted transaction, is not handed over. With `back_s` older ones than so
+    many seconds are not either.
 
     Attributes:
         caught_up: Set when all records that existed at the start have been handed over.
     """
 
-    def __init__(self, kafka: KafkaConnection, topic: str, on_records: Callable[[list[Record]], object]) -> None:
-        self._kafka, self._topic, self._on_records = kafka, topic, on_records
+    def __init__(
+        self,
+        kafka: KafkaConnection,
+        topic: str,
+        on_records: Callable[[list[Record]], object],
+        back_s: float | None = None,
+    ) -> None:
+        self._kafka, self._topic, self._on_records, self._back_s = kafka, topic, on_records, back_s
         self._positions: dict[TopicPartition, int] = {}
         self.caught_up = asyncio.Event()
 
@@ -54,8 +62,12 @@ class TopicFollower:
     async def _read(self) -> None:
         reader = LogReader(self._kafka, policy=WORKERS, fetch_bytes=FOLLOW_BYTES, fetch_wait_s=FOLLOW_WAIT_S)
         try:
-            oldest = await reader.beginning_offsets(await reader.partitions_of(self._topic))
-            await reader.follow(oldest | self._positions)
+            partitions = await reader.partitions_of(self._topic)
+            starts = await reader.beginning_offsets(partitions)
+            if self._back_s is not None:
+                since_ms = int((time.time() - self._back_s) * 1000)
+                starts = await reader.end_offsets(partitions) | await reader.offsets_at(partitions, since_ms)
+            await reader.follow(starts | self._positions)
             while True:
                 if not reader.behind:
                     self.caught_up.set()

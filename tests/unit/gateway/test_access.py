@@ -1,3 +1,5 @@
+from base64 import b64encode
+
 import pytest
 from unit.gateway.rig import TOKEN, StubTokens, key_in, refused, refuses, sent
 
@@ -42,6 +44,7 @@ async def doors(keys_file, credentials):
         ("keys", None, "shop", "shop"),
         ("keys", "Bearer shop", None, "shop"),
         ("keys", "bearer shop", "shop", "shop"),
+        ("keys", "Basic shop", None, "shop"),
         ("both", None, "shop", "shop"),
         ("both", "Bearer token", None, "ada"),
         ("tokens", "Bearer token", None, "ada"),
@@ -57,7 +60,10 @@ async def test_credentials_are_taken_from_either_header(doors, credentials, door
 def identified(access, credentials, authorization, api_key):
     """The caller of headers in which credentials stand by their names."""
     scheme, gap, name = (authorization or "").partition(" ")
-    bearer = authorization and f"{scheme}{gap}{credentials.get(name, name)}"
+    secret = credentials.get(name, name)
+    if scheme == "Basic" and name in credentials:
+        secret = b64encode(f"flagger:{secret}".encode()).decode()
+    bearer = authorization and f"{scheme}{gap}{secret}"
     return access.identify(sent(bearer, credentials.get(api_key, api_key)))
 
 
@@ -68,7 +74,8 @@ def identified(access, credentials, authorization, api_key):
         ("keys", None, None, 401, "Bearer"),
         ("keys", "", "", 401, "Bearer"),
         ("keys", None, "", 401, "Bearer"),
-        *(("keys", header, None, 401, "Bearer") for header in ("Basic YTpi", "Bearer", "Bearer ", "cs_a")),
+        *(("keys", header, None, 401, "Bearer") for header in ("Basic x", "Digest YTpi", "Bearer", "Bearer ", "cs_a")),
+        ("keys", "Basic wrong", None, 401, INVALID),
         *(("keys", None, api_key, 401, INVALID) for api_key in ("wrong", "foreign", "gone")),
         ("keys", None, "slow", 429, None),
         ("keys", "Bearer token", None, 401, INVALID),

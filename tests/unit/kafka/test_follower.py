@@ -26,6 +26,12 @@ class Log:
     async def beginning_offsets(self, partitions):
         return dict.fromkeys(partitions, 0)
 
+    async def end_offsets(self, partitions):
+        return dict.fromkeys(partitions, 2)
+
+    async def offsets_at(self, partitions, at_ms):
+        return {} if at_ms > 0 else dict.fromkeys(partitions, 1)
+
     async def follow(self, starts):
         self.begun.append(starts[TP])
         self.positions = dict(starts)
@@ -50,9 +56,9 @@ class Log:
 def follow(monkeypatch):
     monkeypatch.setattr(following, "RESTART_WAIT_S", 0.0)
 
-    def make(log):
+    def make(log, back_s=None):
         found = []
-        follower = TopicFollower(KafkaConnection("127.0.0.1:1"), "control", found.extend)
+        follower = TopicFollower(KafkaConnection("127.0.0.1:1"), "control", found.extend, back_s)
         monkeypatch.setattr(following, "LogReader", lambda *_, **__: log)
         return follower, found
 
@@ -69,6 +75,15 @@ async def test_each_record_is_handed_over_once_whatever_happens_after_all_was_re
     assert (found, follower.followed_upto()) == (["record 0", "record 1"], 2)
     assert (log.begun, log.closed) == (([0], 0) if error is None else ([0, 2], 1))
     running.cancel()
+
+
+@pytest.mark.parametrize(("back_s", "read"), [(1e12, ["record 1"]), (1.0, [])])
+async def test_of_a_log_only_what_is_young_enough_is_handed_over(follow, back_s, read):
+    follower, found = follow(Log(), back_s)
+    running = asyncio.ensure_future(follower.run())
+    await follower.caught_up_in(running)
+    running.cancel()
+    assert found == read
 
 
 async def test_who_may_not_read_a_topic_is_told_so_at_the_start(follow):
