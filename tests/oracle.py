@@ -265,7 +265,16 @@ def _readable(record: Record) -> Content | None:
     unit = found[truths[0]] if units else 0
     number = isinstance(unit, int | float) and not isinstance(unit, bool) and 0 <= unit <= 1
     said = {name: value for name, value in found.items() if name in truths or name not in TRUTHS}
-    return said if number and _is_text([*texts, found.get("label")]) else None
+    return said if number and _is_text([*texts, found.get("label")]) and _are_metrics(found.get("metrics")) else None
+
+
+def _are_metrics(metrics: Any) -> bool:
+    """Whether these are at most 16 numbers by name, or none."""
+    if not isinstance(metrics, dict):
+        return metrics is None
+    numbers = [isinstance(one, int | float) and not isinstance(one, bool) for one in metrics.values()]
+    named = all(isinstance(name, str) and len(name) <= 64 for name in metrics)
+    return named and len(metrics) <= 16 and all(numbers) and all(abs(one) <= 1e12 for one in metrics.values())
 
 
 def _is_text(value: Any) -> bool:
