@@ -3,9 +3,10 @@ from collections.abc import Callable
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.client import CoordinationType
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.consumer.subscription_state import SubscriptionState
-from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber
+from aiokafka.errors import KafkaConnectionError, KafkaError, OutOfOrderSequenceNumber
 from aiokafka.producer.message_accumulator import MessageAccumulator
 from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.protocol.fetch import FetchResponse_v11
@@ -279,6 +280,21 @@ async def test_an_error_that_ends_the_producer_fails_all_that_is_queued(error, t
     for failed in (one.sender.sender_task, written, one.add(B)):
         with pytest.raises(told):
             await asyncio.wait_for(failed, SOON_S)
+
+
+async def test_a_connection_that_ends_while_a_coordinator_is_looked_up_does_not_end_the_producer():
+    one, answers = Producing({A: 1}), iter([KafkaConnectionError(), 1])
+
+    async def lookup(kind, key):
+        found = next(answers)
+        if isinstance(found, KafkaError):
+            raise found
+        return found
+
+    one.brokers.coordinator_lookup, one.brokers.ready = lookup, lambda *_, **__: asyncio.sleep(0, result=True)
+    known = asyncio.ensure_future(one.sender._find_coordinator(CoordinationType.TRANSACTION, "router-0"))
+    (await asyncio.wait_for(one.brokers.updates.get(), SOON_S)).set_result(True)
+    assert await asyncio.wait_for(known, SOON_S) == 1
 
 
 async def test_what_is_under_way_is_waited_for_at_the_end():
