@@ -46,7 +46,7 @@ clipper_topics 2630
 clipper_stream 355 batching 530 caching 200 client 1205 combining 185 drift 250 evaluation 3690 feedback 485 http 345
                models 2510 query 2385 selection 1725 sequential_testing 905
 clipper_agents 25 broker 665 cli 3300 control 1880 dead_letters 235 demo 570 examples 35 feedback 390 host 1265
-               kafka 2405 observability 1200 replay 2460 rollout 1610 router 4165 settings 660 status 2490
+               kafka 2410 observability 1200 replay 2460 rollout 1610 router 4165 settings 660 status 2490
                streaming 2300 supervisor 1670
 clipper_gateway 3590 console 1700
 clipper_loadgen 1050
