@@ -33,6 +33,7 @@ class Brokers:
         self.cluster = ClusterMetadata(metadata_max_age_ms=60_000)
         self.lead(leaders)
         self.requests, self.updates = asyncio.Queue(), asyncio.Queue()
+        self.coordinators: list[int | KafkaError] = []
 
     def lead(self, leaders):
         brokers = [(node, "localhost", 9092, None) for node in {*leaders.values()} - {-1}]
@@ -51,6 +52,15 @@ class Brokers:
 
     async def _maybe_wait_metadata(self):
         pass
+
+    async def coordinator_lookup(self, *_):
+        found = self.coordinators.pop()
+        if isinstance(found, KafkaError):
+            raise found
+        return found
+
+    async def ready(self, *_, **__):
+        return True
 
 
 class Rig:
@@ -283,15 +293,8 @@ async def test_an_error_that_ends_the_producer_fails_all_that_is_queued(error, t
 
 
 async def test_a_connection_that_ends_while_a_coordinator_is_looked_up_does_not_end_the_producer():
-    one, answers = Producing({A: 1}), iter([KafkaConnectionError(), 1])
-
-    async def lookup(kind, key):
-        found = next(answers)
-        if isinstance(found, KafkaError):
-            raise found
-        return found
-
-    one.brokers.coordinator_lookup, one.brokers.ready = lookup, lambda *_, **__: asyncio.sleep(0, result=True)
+    one = Producing({A: 1})
+    one.brokers.coordinators = [1, KafkaConnectionError()]
     known = asyncio.ensure_future(one.sender._find_coordinator(CoordinationType.TRANSACTION, "router-0"))
     (await asyncio.wait_for(one.brokers.updates.get(), SOON_S)).set_result(True)
     assert await asyncio.wait_for(known, SOON_S) == 1
