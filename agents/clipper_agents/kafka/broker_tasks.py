@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from aiokafka import errors
 from aiokafka.consumer import consumer, fetcher
 from aiokafka.producer import producer, sender
 from aiokafka.util import create_task
@@ -141,7 +142,8 @@ class BrokerFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka is untyp
 class PacedSender(sender.Sender):  # type: ignore[misc]  # aiokafka is untyped
     """aiokafka's sender, but brokers that know no leader are asked again only after a while.
 
-    A broker that is away is found out at once: aiokafka would try to connect 3,000 times a second.
+    A broker that is away is found out at once: aiokafka would try to connect 3,000 times a second. And a connection
+    that ends while a coordinator is looked up is no end of the producer.
     """
 
     def __init__(self, client: Any, *args: Any, **kwargs: Any) -> None:
@@ -162,6 +164,12 @@ class PacedSender(sender.Sender):  # type: ignore[misc]  # aiokafka is untyped
 class _Paced:
     def __init__(self, client: Any, look: Callable[[], asyncio.Task[None]]) -> None:
         self._client, self.force_metadata_update = client, look
+
+    async def coordinator_lookup(self, kind: Any, key: str) -> Any:
+        try:
+            return await self._client.coordinator_lookup(kind, key)
+        except errors.KafkaConnectionError as error:
+            raise errors.NodeNotReadyError from error  # which is tried again
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
