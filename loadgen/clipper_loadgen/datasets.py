@@ -41,11 +41,9 @@ class Dataset:
             raise InvalidSetting(f"{len(self.labels)} labels for {len(self.rows)} rows: one label a row is needed")
 
     def row(self, index: int) -> Any:
-        """One row as plain numbers, lists or text."""
         return _plain(self.rows[index])
 
     def label(self, index: int) -> Any:
-        """The label of one row; there must be labels."""
         return _plain(self.labels[index])
 
 

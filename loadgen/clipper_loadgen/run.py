@@ -153,7 +153,6 @@ class LoadRun:
         self._cpu_s, self._took_s = time.process_time() - cpu_s, self._clock() - self.start_s
 
     def report(self, queries: BatchSender, feedback: BatchSender) -> LoadReport:
-        """The report on the queries after the warm-up."""
         return summarise(
             self.ledger,
             application=", ".join(self._plan.applications),
@@ -171,7 +170,6 @@ class LoadRun:
         )
 
     def _gate_keeper(self) -> AbstractContextManager[None]:
-        """Who opens the gate: the pacer's thread, or the answers themselves."""
         if self._plan.mode == "saturation":
             self._release(self._due)
             return nullcontext()
@@ -242,13 +240,11 @@ class DelayedFeedback:
         self.pending, self.sent_count = 0, 0
 
     def answered(self, query: int) -> None:
-        """The query was answered now."""
         if self._delays_s is not None:
             self.pending += 1
             asyncio.get_running_loop().call_later(self._delays_s[query], self._take, query)
 
     async def drained(self, at_most_s: float) -> None:
-        """Return when all feedback is sent, or after so many seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(at_most_s):
                 while self.pending:  # noqa: ASYNC110 - and time passes

@@ -72,7 +72,6 @@ class Script:
         return len(self.partitions)
 
     def record(self, query: int) -> TopicRecord:
-        """The query's record."""
         head, middle = self.around[query]
         value = b"".join((head, b"%08x" % query, middle, self.bodies[query]))
         return self.partitions[query], self.keys[query], value, self.headers
@@ -87,7 +86,6 @@ class Script:
         return self.partitions[query], self.keys[query], codec.feedback.encode(truth, self.content_type), self.headers
 
     def query_id(self, query: int) -> str:
-        """The query's id."""
         return f"{self.partitions[query]}-{self.run}{_FILL}{query:08x}"
 
     def query_of(self, query_id: str) -> int | None:

@@ -18,10 +18,12 @@ from integration.running_steward import until
 from clipper_agents.control.apply import KEPT, apply_manifests
 from clipper_agents.control.change_records import Signature
 from clipper_agents.control.state import read_manifests
+from clipper_agents.kafka.consumer_groups import remove_members
 from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.observability.exposition import scrape
 from clipper_agents.settings import load_settings
 from clipper_agents.settings.sections import GatewaySection
+from clipper_agents.streaming.membership import follow_members
 from clipper_agents.supervisor.deployment import OVERWRITTEN, Deployment
 from clipper_agents.supervisor.process import ChildNotReady
 from clipper_agents.supervisor.supervisor import Backoff, ProcessEnvironment
@@ -300,3 +302,23 @@ def test_a_signal_during_the_start_ends_it(kafka, catalogue, configuration, work
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=60)
     assert (process.returncode, rest) == (0, ""), errors
+
+
+async def test_machines_that_run_hosts_hear_of_each_other_when_one_comes_or_goes(kafka, catalogue):
+    heard, group = {}, catalogue.machines_group
+
+    def follow(name):
+        member = follow_members(kafka, group, name, catalogue.control, lambda names: heard.update({name: names}))
+        return asyncio.create_task(member)
+
+    following = {name: follow(name) for name in "ab"}
+    await until("both know both", lambda: heard == {"a": ["a", "b"], "b": ["a", "b"]})
+    following["b"].cancel()
+    await asyncio.wait([following.pop("b")])
+    await remove_members(kafka, group, ["b"])  # as the broker would do after a session
+    await until("the other knows that it is gone", lambda: heard["a"] == ["a"])
+    following["c"] = follow("c")
+    await until("a third one is known", lambda: heard["a"] == heard.get("c") == ["a", "c"])
+    for task in following.values():
+        task.cancel()
+    await asyncio.wait(following.values())

@@ -55,7 +55,6 @@ class EmbeddedBroker:
 
     @property
     def node(self) -> KafkaNode:
-        """Its node, once started."""
         if self._node is None:
             raise BrokerNotStarted("the broker has no address yet: start it first")
         return self._node

@@ -186,7 +186,6 @@ class KafkaNode:
         return self._runtime.command(options, main, *arguments)
 
     def _format(self, cluster_id: str) -> None:
-        """Give the empty folder its cluster id."""
         arguments = ("format", f"--cluster-id={cluster_id}", f"--config={self._folder.config_file}")
         command = self._command("kafka.tools.StorageTool", *arguments)
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -21,13 +21,13 @@ def one_line(reason: object) -> str:
     return shorten(str(reason), REASON_CHARACTERS, placeholder="...") or "no reason was given"
 
 
-def address_of(listens_on: str, port: int) -> str:
-    """Where others find what listens on this address: at the name of this machine, if it listens on all addresses.
+def address_of(listens_on: str, port: int, here: str | None = None) -> str:
+    """Where others find what listens on this address: if on all addresses, `here`, or at the name of this machine.
 
     >>> address_of("127.0.0.1", 9100), address_of("::1", 9100)
     ('127.0.0.1:9100', '[::1]:9100')
     """
-    host = socket.gethostname() if listens_on in ANYWHERE else listens_on
+    host = (here or socket.gethostname()) if listens_on in ANYWHERE else listens_on
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -41,5 +41,4 @@ class HostReports(NewestRecords):
         self.write(report_key(report.model, report.instance), codec.host_reports.encode(report))
 
     def withdraw(self, model: str, instance: str) -> None:
-        """Remove the report of a host that has left."""
         self.write(report_key(model, instance), None)

@@ -64,7 +64,6 @@ class RefusedRecord:
 
     @property
     def details(self) -> dict[str, object]:
-        """Return the fields of a log line."""
         return {"key": self.key, "offset": self.offset, "reason": self.reason}
 
     @property
@@ -118,7 +117,6 @@ class ControlState:
 
     # --- records ----------------------------------------------------------------------------------------------------
     def take(self, records: Iterable[ConsumerRecord[Any, Any]]) -> list[Taken]:
-        """Take in records of the control topic, and return the content of each."""
         return [self.apply(one.key, one.value, one.headers, offset=one.offset, at_ms=one.timestamp) for one in records]
 
     def apply(

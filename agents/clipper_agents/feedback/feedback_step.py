@@ -112,7 +112,6 @@ class Step:
     states: dict[Row, SelectionState] = field(default_factory=dict)
 
     def count(self, outcome: str) -> None:
-        """Count one record with this outcome."""
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
     def conclude(

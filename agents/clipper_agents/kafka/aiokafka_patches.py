@@ -69,7 +69,6 @@ class EmptyOffsets:
         self._ranges: dict[tuple[str, int], list[tuple[int, int]]] = {}
 
     def add(self, tp: tuple[str, int], first: int, end: int) -> None:
-        """Add offsets behind those that were added before."""
         ranges = self._ranges.setdefault(tp, [])
         if ranges and ranges[-1][1] == first:
             first = ranges.pop()[0]

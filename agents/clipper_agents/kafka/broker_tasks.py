@@ -113,7 +113,6 @@ class BrokerFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka is untyp
             await self._records_taken(backoff_s)
 
     async def _records_taken(self, timeout_s: float) -> None:
-        """Wait until records were taken, or the time is up."""
         taken = self._loop.create_future()
         self._until_taken.add(taken)
         try:
@@ -122,7 +121,6 @@ class BrokerFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka is untyp
             self._until_taken.discard(taken)
 
     async def _within(self, timeout_s: float, future: asyncio.Future[None]) -> None:
-        """Wait for a future, and end it when the time is up."""
         timer = self._loop.call_later(timeout_s, _end, future)
         try:
             await future
@@ -211,7 +209,6 @@ class FetchPace:
         self._most_s = min([MOST_PAUSE_S, *bounds_s])
 
     def pause_s(self) -> float:
-        """How long the next fetch waits, in seconds."""
         passed_s = self._clock() - self._since_s
         if passed_s >= WINDOW_S:
             wanted_s = self._wanted()

@@ -132,7 +132,6 @@ async def _until(
 
 
 async def _until_led(admin: AIOKafkaAdminClient, names: Iterable[str], least: Mapping[str, int]) -> dict[str, int]:
-    """Wait until all these topics have leaders and enough partitions, and return the partition counts."""
     wanted = dict.fromkeys(names, 1) | dict(least)
     return await _until(
         admin,

@@ -235,7 +235,6 @@ class _Batches:
         return batch
 
     def close_full(self, batch: QueryBatch, rows_added: int) -> None:
-        """Add no more to a batch of packed queries that has many rows."""
         if rows_added > 1 and sum(len(rows) for *_, rows in self.queries[batch]) >= ROWS_TOGETHER:
             key = batch.application, batch.content_type
             if self._filling.get(key) is batch:

@@ -118,7 +118,6 @@ class DeferredQueries:
             self._work.set()
 
     def has_id(self, partition: int, query_id: str) -> bool:
-        """Return whether a query with this id may be among those that wait."""
         return (partition, hash(query_id)) in self._ids
 
     def clear(self) -> None:
@@ -196,7 +195,6 @@ class SkippedBacklogs:
 
     @property
     def skipped(self) -> int:
-        """How many offsets are skipped and not read yet."""
         return sum(self._consumer.trackers[tp].skipped_offsets for tp in self._partitions)
 
     def skip_if_behind(self, chunk: Mapping[TP, Sequence[Record]], late: Collection[int]) -> None:

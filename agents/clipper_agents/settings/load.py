@@ -86,7 +86,6 @@ class Settings(Section, frozen=True):
 
     @property
     def catalogue(self) -> Catalogue:
-        """The topics."""
         return Catalogue(prefix=self.kafka.prefix, partitions=self.kafka.partitions)
 
     @property

@@ -34,7 +34,6 @@ from clipper_agents.status.traffic_window import (
     TrafficWindow,
 )
 from clipper_stream.errors import SetupError
-from clipper_stream.intervals import wilson
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 from clipper_topics.comparison import Comparison
@@ -42,6 +41,8 @@ from clipper_topics.drift import DriftEvent
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, RolloutRule, Trial
 
+Z = 1.959963984540054
+"""Quantile of the normal distribution for 95 %."""
 SHOWN_CHANGES = 5
 NOT_SHOWN: Mapping[str, Any] = {"before": None, "after": None, "feedback_ends": [], "rows": None}
 """Of a change: its manifests and the selection state of then."""
@@ -262,3 +263,25 @@ def _latency(values_ms: Sequence[float]) -> Latency | None:
         return None
     p50_ms, p99_ms = np.quantile(values_ms, (0.5, 0.99), method="inverted_cdf").tolist()
     return Latency(p50_ms=p50_ms, p99_ms=p99_ms)
+
+
+def wilson(wrong: float, count: float) -> tuple[float, float]:
+    """95 % interval of a mean loss, right for one look; it stays within [0, 1] and is not empty at 0 errors.
+
+    Of losses between 0 and 1 it is wider than it need be: no loss with this mean varies more than one of 0 and 1.
+
+    Args:
+        wrong: Sum of the losses, each in [0, 1].
+        count: How many they are, >= 0; with a discount no whole number.
+
+    >>> tuple(round(bound, 4) for bound in wilson(5, 100))
+    (0.0215, 0.1118)
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
+    """
+    if count <= 0:
+        return 0.0, 1.0
+    share, ratio = min(1.0, max(0.0, wrong / count)), Z * Z / count
+    centre = (share + ratio / 2) / (1 + ratio)
+    half = Z * math.sqrt(share * (1 - share) / count + ratio / (4 * count)) / (1 + ratio)
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -22,6 +22,7 @@ from clipper_agents.control.change_records import Signature
 from clipper_agents.control.host_reports import HostReports
 from clipper_agents.control.manifest_text import plan_lines
 from clipper_agents.control.state import read_manifests
+from clipper_agents.kafka.retry import reached_in
 from clipper_agents.kafka.startup_check import check_until_answered
 from clipper_agents.kafka.topics import ensure_topics
 from clipper_agents.observability.logging import DEFAULT_LOGS, LogOptions, event
@@ -33,6 +34,7 @@ from clipper_agents.status.cluster import ClusterWatch
 from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.problems import problems_of
 from clipper_agents.status.traffic_window import TrafficWindow
+from clipper_agents.streaming.membership import follow_members
 from clipper_agents.supervisor.fleet import Fleet
 from clipper_agents.supervisor.forked_process import WorkerTemplate
 from clipper_agents.supervisor.kafka_resources import KafkaResources
@@ -67,7 +69,8 @@ class Deployment:
         settings: Without `kafka.bootstrap` an embedded broker is started.
         environ: The environment variables of the children, without settings; None: this process's.
         overwrite: Publish the configuration also over what is live and differs; else that is logged.
-        hosts_only: Publish nothing, and start the hosts of the versions on the control topic alone.
+        machine: Name of this machine, which publishes nothing and starts hosts alone, its part of all that the control
+            topic declares; empty: everything is started here.
         logs: Of the children.
         process_environment: Backoff, clock and where the children's lines go.
         program: How the command line program is started.
@@ -79,13 +82,13 @@ class Deployment:
         environ: Mapping[str, str] | None = None,
         *,
         overwrite: bool = False,
-        hosts_only: bool = False,
+        machine: str = "",
         logs: LogOptions = DEFAULT_LOGS,
         process_environment: ProcessEnvironment | None = None,
         program: tuple[str, ...] = PROGRAM,
     ) -> None:
         self.settings = settings
-        self._overwrite, self._hosts_only = overwrite, hosts_only
+        self._overwrite, self._machine = overwrite, machine
         self.broker: EmbeddedBroker | None = None
         self._environ = dict(os.environ if environ is None else environ)
         self._logs, self._program = logs, program
@@ -99,12 +102,10 @@ class Deployment:
 
     @property
     def connection(self) -> KafkaConnection:
-        """How to reach its Kafka."""
         return self.settings.connection(self._environ)
 
     @property
     def catalogue(self) -> Catalogue:
-        """Its topics."""
         return self.settings.catalogue
 
     def url(self, field: str) -> str | None:
@@ -147,18 +148,21 @@ class Deployment:
             targets_file = run_dir / targets_file.name
         bootstrap = self.settings.kafka.bootstrap
         event(log, f"{'connecting to' if bootstrap else 'starting'} kafka", bootstrap=bootstrap or "embedded")
-        if self._hosts_only:
+        if self._machine:
             await check_until_answered(self.connection, self.metrics.health)
         elif bootstrap is None:
             self.settings = await self._with_embedded_broker(run_dir)
         else:
             await check_access(self.connection)  # one line when we are not let in, and none of aiokafka's before it
-        models = [] if self._hosts_only else await self._publish()
-        workers = Workers(self.settings, run_dir, self._environ, logs=self._logs, program=self._program)
+        models = [] if self._machine else await self._publish()
+        own = self._environ, self._machine
+        workers = Workers(self.settings, run_dir, *own, logs=self._logs, program=self._program)
         reports = HostReports(self.connection, self.catalogue.hosts)
         self._stack.push_async_callback(asyncio.to_thread, reports.close, LAST_WORD_S)
         resources = KafkaResources(self.connection, self.catalogue, self.settings.kafka.replication)
         fleet = Fleet(self.supervisor, workers, resources, reports)
+        if self._machine:
+            await self._join_machines(fleet)
         self.supervisor.on_failure = fleet.failed
         self.supervisor.on_restart = lambda name: self.metrics.counter("clipper_restarts_total", role_of(name)).inc()
         targets = MetricsTargets(targets_file, self._metrics_address, self._ready_fields)
@@ -166,7 +170,7 @@ class Deployment:
         self._stack.push_async_callback(_end, telling)
         self._stack.push_async_callback(self._stop_workers, fleet)
         children, gateways = fleet.begin(models), []
-        if not self._hosts_only:
+        if not self._machine:
             children, gateways = [*workers.routers(), *workers.stewards(), *children], workers.gateways()
         names = ",".join(child.name for child in [*children, *gateways])
         event(log, "starting workers, hosts load their models", workers=names)
@@ -177,12 +181,21 @@ class Deployment:
         following.add_done_callback(_tell_failure)
         self._stack.push_async_callback(_end, following)
         self._facts = DeploymentView(declared=fleet.control)
-        if not self._hosts_only:
+        if not self._machine:
             self._watch = ClusterWatch(self.connection, self.catalogue, lambda: self._facts)
             self._stack.push_async_callback(_end, asyncio.create_task(self._watch.run(), name="watch the cluster"))
         await fleet.settled.wait()
         await gateway
         targets.write()
+
+    async def _join_machines(self, fleet: Fleet) -> None:
+        group, topic = self.catalogue.machines_group, self.catalogue.control
+        staying = asyncio.create_task(
+            follow_members(self.connection, group, self._machine, topic, fleet.share_among), name="follow the machines"
+        )
+        self._stack.push_async_callback(_end, staying)
+        await reached_in(staying, fleet.shared)
+        staying.add_done_callback(_tell_failure)
 
     def _metrics_address(self, role: str) -> str:
         address: str = getattr(self.settings, role).metrics_address

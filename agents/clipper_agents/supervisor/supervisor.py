@@ -126,7 +126,6 @@ class SupervisedProcess:
 
     Attributes:
         process: The present run, None before the first and between two.
-        starts: Number of starts so far.
         reason: Why it does not serve: how it ended, how often in a row, and when it is tried again; None while it does,
             and before its first end.
     """
@@ -134,7 +133,6 @@ class SupervisedProcess:
     def __init__(self, spec: ChildSpec, supervisor: Supervisor) -> None:
         self.spec = spec
         self.process: ChildProcess | None = None
-        self.starts = 0
         self.reason: str | None = None
         self._supervisor, self._environment = supervisor, supervisor.environment
         self._failures = 0
@@ -145,7 +143,6 @@ class SupervisedProcess:
 
     @property
     def pid(self) -> int | None:
-        """Its process id, None between two runs."""
         return self.process.pid if self.process else None
 
     @property
@@ -155,7 +152,6 @@ class SupervisedProcess:
 
     @property
     def metrics_port(self) -> int | None:
-        """Port of its metrics, None while it does not serve."""
         return int(self.fields["metrics"]) if "metrics" in self.fields else None
 
     async def wait_ready(self) -> dict[str, str]:
@@ -226,7 +222,6 @@ class SupervisedProcess:
         """
         launched = await self._environment.launch(self.spec)
         self.process = process = ChildProcess(self.spec, launched, self._environment.echo)
-        self.starts += 1
         ended = asyncio.create_task(process.wait())
         first: set[asyncio.Future[Any]] = {ended, process.ready}
         try:

@@ -21,13 +21,12 @@ from builders.status import (
 )
 
 from clipper_agents.cli.status_view import application_parts
-from clipper_agents.status.build import DRIFT_SHOWN_S
+from clipper_agents.status.build import DRIFT_SHOWN_S, wilson
 from clipper_agents.status.deployment_view import COMPARED_WITHIN_S, KEPT_EVENTS, DeploymentView, drift_described
 from clipper_agents.status.model import ApplicationStatus, Latency, Loss
 from clipper_agents.status.problems import application_problems
 from clipper_agents.status.processes import ServedMetrics
 from clipper_agents.status.traffic_window import TrafficWindow
-from clipper_stream.intervals import wilson
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
@@ -174,6 +173,14 @@ def test_without_traffic_or_reports_shares_and_hosts_are_unknown() -> None:
     report(silent, "svm:1", "host.svm.1.1", "starting")
     model = digits(silent).versions[0].declared
     assert (model.hosts, model.starting) == (0, ("host.svm.1.0", "host.svm.1.1")), "neither is ready"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "count", "ends"),
+    [(0, 10, (0.0, 0.2775)), (5, 100, (0.0215, 0.1118)), (10, 10, (0.7225, 1.0)), (0, 0, (0.0, 1.0))],
+)
+def test_an_interval_for_one_look_is_that_of_textbooks(wrong, count, ends) -> None:
+    assert wilson(wrong, count) == pytest.approx(ends, abs=1e-4)
 
 
 def interval(wrong: float, count: float) -> Loss:
