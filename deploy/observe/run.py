@@ -109,7 +109,7 @@ async def observed_pipeline(rate: float) -> AsyncIterator[Path]:
         pictures = draw_traffic(digits, 5_000, seed=1)
         for asking, share in ((client, 1 - HTTP_RATIO), (cast("Client", http), HTTP_RATIO)):
             traffic = LabelledTraffic(asking, "digits", pictures, rate * share)
-            traffic.start()
+            await traffic.start()
             stack.push_async_callback(_end_traffic, traffic)
         work = [asyncio.ensure_future(_break_and_repair(flag)), asyncio.ensure_future(_ask_oddly(client, kafka))]
         stack.push_async_callback(_end, work)

@@ -71,7 +71,7 @@ class Caller:
             raise Refusal(403, f"{what}, only {shown(sorted(self.applications or ()))}: ask the operator for it")
 
 
-ANYBODY = Caller("anybody", None, frozenset(RIGHTS))
+ANYBODY = Caller("no sign-in", None, frozenset(RIGHTS))
 NOBODY = Caller("", frozenset(), frozenset())
 """Of a request that was refused before anybody was asked for."""
 

@@ -17,14 +17,7 @@ from typing import Any
 import grpc
 import msgspec
 
-from clipper_agents.control.errors import (
-    NoSuchRestore,
-    RefusedChange,
-    RestoreBrokenOff,
-    StaleRevision,
-    UnusableState,
-    WriteContention,
-)
+from clipper_agents.control.errors import RefusedChange, RestoreBrokenOff, StaleRevision, UnusableState, WriteContention
 from clipper_agents.dead_letters.reader import NoSuchLetter
 from clipper_agents.observability.logging import event
 from clipper_stream.client import InvalidFeedback, InvalidQuery, PredictionTimeout, RecordTooLarge
@@ -62,7 +55,7 @@ STATUSES: dict[int, tuple[grpc.StatusCode, str]] = {
 _STATUSES: tuple[tuple[int, tuple[type[ClipperError], ...]], ...] = (
     (400, (InvalidQuery, InvalidFeedback)),
     (404, (NoSuchLetter,)),
-    (409, (RefusedChange, StaleRevision, NoSuchRestore, UnusableState)),
+    (409, (RefusedChange, StaleRevision, UnusableState)),
     (503, (WriteContention, RestoreBrokenOff)),
 )
 """Of errors whose message is for the caller."""

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.programs import CLIPPER_STREAM, descendants, environment, until
+from e2e.programs import CLIPPER_STREAM, descendants, environment, slowed, until
 
 pytestmark = pytest.mark.timeout(630)
 
 QUERIES = 600
+MEASURED = re.compile(r"this machine answer(s [\d.,]+ queries a second|ed no query)")
 
 
 def test_every_query_is_answered_once_and_every_truth_counted_once(tmp_path: Path):
@@ -24,6 +25,7 @@ def test_every_query_is_answered_once_and_every_truth_counted_once(tmp_path: Pat
     command = [CLIPPER_STREAM, "demo", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environ)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{(out / 'processes.log').read_text()[-3000:]}"
+    assert MEASURED.search(done.stdout)
     assert [line for line in done.stderr.splitlines() if not line.startswith("downloading ")] == []
     assert re.findall(r"^console: http://127\.0\.0\.1:\d+/console$", done.stdout, re.MULTILINE)
 
@@ -132,3 +134,29 @@ def test_the_best_candidate_of_a_logged_day_is_as_good_as_predicted(tmp_path: Pa
     assert said.count("equal: ") == 2, said  # the log of each day, folded again
     assert "model svm:1" in page
     assert page.count("<svg") == 3
+
+
+SLOWED = {
+    "demo": [CLIPPER_STREAM, "demo"],
+    "lifecycle": [sys.executable, ROOT / "examples/lifecycle/run.py"],
+    "replay": [sys.executable, ROOT / "examples/replay/run.py", "--seconds", "30"],
+}
+REASON = re.compile("too slow|the demo needs|stayed with it|99th percentile was|not within|interval that was predicted")
+
+
+@pytest.mark.timeout(1_800)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "demo" else pytest.mark.long) for name in SLOWED]
+)
+def test_on_a_machine_slowed_to_a_quarter_a_story_holds_or_says_why_not(tmp_path: Path, name: str):
+    piped: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with (
+        subprocess.Popen([*SLOWED[name], "--out", tmp_path], cwd=tmp_path, env=environment(), **piped) as story,
+        slowed(story.pid),
+    ):
+        said, _ = story.communicate()
+    assert MEASURED.search(said), said
+    reasons = [line for line in said.splitlines() if REASON.search(line)]
+    assert (story.returncode, reasons == []) in [(0, True), (1, False)], said
+    if name == "demo":  # whatever its story, no query was lost, and no feedback
+        assert {*re.findall(r"^FAILED (\w+): ", said, re.MULTILINE)} <= {"story"}, said

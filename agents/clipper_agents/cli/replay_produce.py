@@ -114,7 +114,7 @@ def lines_of(summary: "RerunSummary") -> list[str]:
     if summary.failed:
         lines.append(f"failed    {summary.failed} were not taken, first: {summary.first_failure}")
     if not summary.complete:
-        upto = f", after what was logged up to {when(summary.last_ms)} UTC" if sent else ""
+        upto = f", after what was logged up to {when(summary.last_ms)}" if sent else ""
         lines.append(f"interrupted before the end of the range{upto}")
     return lines
 

@@ -15,19 +15,21 @@ from clipper_agents.status.model import (
     TopicStatus,
     VersionStatus,
 )
-from clipper_agents.status.texts import instant, span
+from clipper_agents.status.texts import UNKNOWN, figure, span, when
 
 STAGE_STYLE = {"live": "green", "canary": "yellow", "shadow": "cyan", "retired": "dim"}
-HEADINGS = ("version", "stage", "weight", "share", "loss to date, 95 %", "hosts", "batch", "p50 ms", "p99 ms", "lag")
-UNKNOWN = "-"
-_RIGHT = {"weight", "share", "batch", "p50 ms", "p99 ms", "lag"}
+COUNTS = ("batch limit", "p50 ms", "p99 ms", "lag")
+HEADINGS = ("version", "stage", "weight", "share", "loss to date, 95 %", "hosts", *COUNTS)
+_percent, _count = figure(".0f", " %", per=0.01, below=1, small=".1f"), figure(".0f")
+_ms = figure(".0f", below=10, small=".1f")
+_RIGHT = {"weight", "share", *COUNTS}
 
 
 # --- the page -------------------------------------------------------------------------------------------------------
 @group()
 def page(status: Status, reasons: Sequence[str]) -> Iterator[RenderableType]:
     """Yield brokers, topics and groups, applications, dead letters, and a line for each thing that is wrong."""
-    yield Text(f"{status.prefix} at {instant(status.at_s)}")
+    yield Text(f"{status.prefix} at {when(round(1000 * status.at_s))}")
     if status.cluster is not None:
         yield from _cluster_tables(status.cluster)
     for name, application in status.applications.items():
@@ -35,8 +37,9 @@ def page(status: Status, reasons: Sequence[str]) -> Iterator[RenderableType]:
     named = {version.model for each in status.applications.values() for version in each.versions}
     if others := [ref for ref, one in status.models.items() if ref not in named and not one.retired]:
         yield Text(f"models of no application: {', '.join(others)}")
-    dead_letters = 0 if status.cluster is None else status.cluster.dead_letters
-    yield Text(f"dead letters within the last hour: {dead_letters}", "yellow" if dead_letters else "")
+    if status.cluster is not None:
+        dead_letters = status.cluster.dead_letters
+        yield Text(f"dead letters within the last hour: {dead_letters}", "yellow" if dead_letters else "")
     for reason in reasons:
         yield Text(f"wrong: {reason}", "red", no_wrap=True, overflow="ignore")
     if not reasons:
@@ -94,7 +97,7 @@ def application_parts(name: str, status: ApplicationStatus) -> Iterator[Renderab
         rows = [
             (
                 str(one.revision),
-                instant(one.at_ms / 1000),
+                when(one.at_ms),
                 one_line(one.by),
                 f"{one.command} {one.model or ''}".strip(),
                 one_line(one.why),
@@ -161,31 +164,5 @@ def _hosts(version: VersionStatus) -> str:
     if version.stage == "retired":
         return UNKNOWN
     if model.colocated:
-        return "routers"
+        return "router"
     return f"{'?' if model.hosts is None else model.hosts}/{model.replicas}"
-
-
-def _percent(share: float | None) -> str:
-    """A share as a percentage, two digits of small ones.
-
-    >>> _percent(0.714), _percent(0.004), _percent(None)
-    ('71 %', '0.4 %', '-')
-    """
-    if share is None:
-        return UNKNOWN
-    return f"{100 * share:.1f} %" if 0.0 < share < 0.01 else f"{100 * share:.0f} %"  # noqa: PLR2004 (a percent)
-
-
-def _count(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.0f}"
-
-
-def _ms(value: float | None) -> str:
-    """Milliseconds, with a digit behind the point where there is one before it; a dash of none.
-
-    >>> _ms(3.14159), _ms(41.7), _ms(None)
-    ('3.1', '42', '-')
-    """
-    if value is None:
-        return UNKNOWN
-    return f"{value:.1f}" if value < 10 else f"{value:.0f}"  # noqa: PLR2004 (two digits)

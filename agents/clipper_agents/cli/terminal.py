@@ -30,7 +30,7 @@ def say(*lines: str, stderr: bool = False) -> None:
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table without lines; where it is too wide, the widest columns are folded, and never their headings.
+    """A table without lines; where it is too wide, headings are folded at their blanks, then the widest columns.
 
     A page of `status` has a table an application, and rich's own takes six times as long.
     """
@@ -60,12 +60,15 @@ class TextTable:
 
     def _layout(self, rows: "list[list[Text]]", room: int) -> tuple[str, list[int]]:
         """What is between columns, and their widths; those too wide together are narrowed, the widest first."""
-        least = [*map(len, self.headings)]
-        found = [max(low, *(row[at].cell_len for row in rows if at < len(row)), 0) for at, low in enumerate(least)]
-        gap = 2 if sum(least) + 2 * (len(least) - 1) <= room else 1
-        while sum(found) + gap * (len(found) - 1) > room and found != least:
-            wide = [at for at, low in enumerate(least) if found[at] > low]
-            found[max(wide, key=found.__getitem__)] -= 1
+        least = [max(map(len, name.split()), default=0) for name in self.headings]
+        cells = [max(low, *(row[at].cell_len for row in rows if at < len(row)), 0) for at, low in enumerate(least)]
+        found = [max(len(name), width) for name, width in zip(self.headings, cells, strict=True)]
+        whole = cells if sum(cells) + len(cells) - 1 <= room else least
+        gap = 2 if sum(whole) + 2 * (len(whole) - 1) <= room else 1
+        for narrowest in (cells, least):
+            while sum(found) + gap * (len(found) - 1) > room and found != narrowest:
+                wide = [at for at, low in enumerate(narrowest) if found[at] > low]
+                found[max(wide, key=found.__getitem__)] -= 1
         return " " * gap, found
 
 

@@ -1,6 +1,7 @@
 """The demo from its start to its result.
 
-models --> settings --> Deployment (Kafka, router, hosts) --> load, recorded --> counted and committed --> verified
+models --> settings --> Deployment (Kafka, router, hosts) --> its rate measured --> load, recorded --> counted and
+committed --> verified
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import threading
 import time
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO
@@ -18,7 +20,7 @@ from typing import IO
 import msgspec
 import numpy as np
 
-from clipper_agents.demo.data import draw_traffic, load_digits
+from clipper_agents.demo.data import Digits, draw_traffic, load_digits
 from clipper_agents.demo.models import PICTURE, TrainedModel, best_of, train
 from clipper_agents.demo.scenario import (
     FAILED,
@@ -28,6 +30,7 @@ from clipper_agents.demo.scenario import (
     DemoResult,
     application_of,
     demo_load,
+    pace_of,
     phase_of,
 )
 from clipper_agents.kafka.topics import delete_topics, existing_topics
@@ -42,14 +45,18 @@ from clipper_agents.supervisor.deployment import Deployment
 from clipper_agents.supervisor.supervisor import ProcessEnvironment
 from clipper_loadgen import run_load
 from clipper_loadgen.run import LoadRun
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ApplicationManifest, PolicySpec
 
-OBJECTIVE_MS = 500
+OBJECTIVE_MS = 1000
 """Of both applications: generous, since seven processes share the machine with whatever else runs there, and a late
 answer would be an error that tells nothing about the models."""
 NO_DIGIT = -1
 """The default output: wrong for every picture, so that a default counts as an error."""
 LINE_EVERY_S = 5.0
+MEASURED_QUERIES = 300
+"""Of each of two runs that measure the machine: one second's worth, on a slow machine ten."""
 RECENT = 500
 """Queries that the percentiles of a line are about: two seconds' worth."""
 SETTLED_WITHIN_S = 30.0
@@ -57,8 +64,8 @@ SETTLED_WITHIN_S = 30.0
 
 
 async def run_demo(
-    queries: int,
-    rate_per_s: float,
+    queries: int | None,
+    most_per_s: float,
     seed: int,
     environ: Mapping[str, str],
     say: Callable[[str], None],
@@ -66,7 +73,7 @@ async def run_demo(
     *,
     opens_console: bool = False,
 ) -> DemoResult:
-    """Run it; `say` is told what happens, and what the processes print goes to `log`."""
+    """Run it; `say` is told what happens, what the processes print goes to `log`. Other arguments as of `pace_of`."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory("-demo", "clipper-", ignore_cleanup_errors=True)))
         say("training five models")
@@ -88,7 +95,13 @@ async def run_demo(
             say(f"console: {console}")
             if opens_console:  # in a thread, which may wait for the browser
                 threading.Thread(target=webbrowser.open, args=[console], daemon=True).start()
-        recorder = DemoRecorder(queries, [model.ref for model in models], flag)
+        say("measuring what this machine answers")
+        pace = pace_of(await _measured_per_s(digits, seed, connection, catalogue), most_per_s, queries)
+        say(
+            f"this machine answers {pace.measured_per_s:,.0f} queries a second: "
+            f"{pace.queries:,} are sent, {pace.rate_per_s:,.0f} a second"
+        )
+        recorder = DemoRecorder(pace.queries, [model.ref for model in models], flag)
 
         async def follow(run: LoadRun) -> None:
             recorder.labels = run.script.labels or ()
@@ -96,13 +109,24 @@ async def run_demo(
                 await asyncio.sleep(LINE_EVERY_S)
                 say(progress_line(run))
 
-        load = demo_load(draw_traffic(digits, queries, seed), rate_per_s, seed)
+        load = demo_load(draw_traffic(digits, pace.queries, seed), pace.rate_per_s, seed)
         report = await run_load(load, connection, catalogue, follow, recorder)
         say("waiting for the last feedback and the last commits")
         counted = await _settled(deployment, report.feedback_sent)
         say("folding the logs again, to compare what was learned")
         verification = await verify(await open_logs(connection, catalogue), catalogue, settings.router.horizon_s)
-    return DemoResult(broken, recorder.errors, report, *counted, verification)
+    return DemoResult(broken, recorder.errors, pace, report, *counted, verification)
+
+
+async def _measured_per_s(digits: Digits, seed: int, connection: KafkaConnection, catalogue: Catalogue) -> float:
+    """Queries a second that models answer in time, in the better of two runs: in the first all is warmed up."""
+    found = []
+    for number in (1, 2):
+        load = demo_load(draw_traffic(digits, MEASURED_QUERIES, seed + number), 1.0, seed)
+        most = replace(load, mode="saturation", queries=MEASURED_QUERIES, feedback_delay_s=None)
+        report = await run_load(most, connection, catalogue)
+        found.append((report.throughput_per_s or 0.0) * (1.0 - report.default_ratio))
+    return max(found)
 
 
 def demo_settings(

@@ -25,7 +25,7 @@ from clipper_agents.status.model import (
     Verdict,
     VersionStatus,
 )
-from clipper_agents.status.processes import NO_METRICS, ServedMetrics
+from clipper_agents.status.processes import ServedMetrics
 from clipper_agents.status.traffic_window import (
     LEAST_ASKED,
     LONGEST_S,
@@ -69,7 +69,7 @@ class StatusBuilder:
     recent: TrafficWindow
     now_s: float
     cluster: ClusterStatus | None = None
-    metrics: ServedMetrics = NO_METRICS
+    metrics: ServedMetrics = field(default_factory=ServedMetrics)
     _models: dict[str, ModelStatus] = field(default_factory=dict, init=False)
 
     def status(self, prefix: str, applications: Mapping[str, ApplicationStatus] | None = None) -> Status:

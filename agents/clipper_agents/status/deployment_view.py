@@ -4,9 +4,10 @@ Rules of this file:
 - What cannot be read is left out: whoever can write to a topic must not be able to stop everybody from looking.
 """
 
-from collections import deque
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from clipper_agents.control.readiness import HostStates
 from clipper_agents.control.selection_states import state_of
@@ -49,7 +50,7 @@ class DeploymentView:
         declared: What the control topic says: manifests, changes and detections.
         published: Totals without context.
         comparisons: What the steward wrote last, by application and version, and when, seconds since the epoch.
-        events: Changes and hosts' reports in the order in which they were read, the newest last.
+        events: The last changes and hosts' reports in order of time, the newest last.
     """
 
     declared: ControlState = field(default_factory=lambda: ControlState(notes=("change", "drift"), saved_rows=False))
@@ -58,7 +59,7 @@ class DeploymentView:
     comparisons: dict[tuple[str, str], tuple[Comparison, float]] = field(default_factory=dict)
     _partitions: set[int] = field(default_factory=set)
     _states: dict[str, SelectionState] = field(default_factory=dict)
-    events: deque[DeploymentEvent] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
+    events: list[DeploymentEvent] = field(default_factory=list)
 
     # --- records ----------------------------------------------------------------------------------------------------
     def control(self, key: bytes | None, value: bytes | None, headers: Headers = (), offset: int = -1) -> None:
@@ -106,7 +107,8 @@ class DeploymentView:
             self.comparisons[found.application, found.model] = found, at_s
 
     def _note(self, at_s: float, text: str, application: str | None = None) -> None:
-        self.events.append(DeploymentEvent(at_s=at_s, application=application, text=text))
+        insort(self.events, DeploymentEvent(at_s=at_s, application=application, text=text), key=attrgetter("at_s"))
+        del self.events[:-KEPT_EVENTS]
 
     # --- what they say together -------------------------------------------------------------------------------------
     def state(self, application: str) -> SelectionState:

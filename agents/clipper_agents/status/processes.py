@@ -4,16 +4,19 @@ A host that does not answer at once is left out: it may run on another machine, 
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from clipper_agents.observability.exposition import Labels, Scrape, scrape
+from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.model import Latency
 
 ANSWER_S = 1.0
 MOST_AT_ONCE = 100
 """Of hundreds of hosts those that answer do it in milliseconds."""
+READ_EVERY_S, MOST_READ = 10.0, 12
+"""Between two readings of those who look again and again, and hosts of each."""
 LATENCY = "clipper_batch_latency_seconds"
 
 
@@ -25,13 +28,44 @@ class ServedMetrics:
     batches: Mapping[str, Latency] = field(default_factory=dict)
 
 
-NO_METRICS = ServedMetrics()
+class MetricsWatch:
+    """Reads hosts of the deployment that `view` returns again and again, those first that were read longest ago."""
+
+    def __init__(self, view: Callable[[], DeploymentView]) -> None:
+        self._view = view
+        self._found: dict[str, ServedMetrics] = {}
+
+    @property
+    def newest(self) -> ServedMetrics:
+        """What was read last of each version."""
+        limits = {ref: limit for one in self._found.values() for ref, limit in one.batch_limits.items()}
+        batches = {ref: latency for one in self._found.values() for ref, latency in one.batches.items()}
+        return ServedMetrics(batch_limits=limits, batches=batches)
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        while True:
+            await self.read()
+            await asyncio.sleep(READ_EVERY_S)
+
+    async def read(self) -> None:
+        """Read some hosts."""
+        reports = [one for one in self._view().hosts.reports.values() if one.metrics and one.model]
+        refs = {one.model for one in reports}
+        self._found = {ref: found for ref, found in self._found.items() if ref in refs}
+        left = MOST_READ
+        for ref in [*(refs - self._found.keys()), *self._found]:
+            addresses = [one.metrics for one in reports if one.model == ref and one.metrics][:MOST_READ]
+            if left > 0:
+                self._found.pop(ref, None)
+                self._found[ref] = await read_metrics(addresses)
+            left -= len(addresses)
 
 
 async def read_metrics(addresses: Iterable[str]) -> ServedMetrics:
     """What the hosts at these addresses (`host:port`) serve, taken together; silent ones are left out."""
     if not (asked := set(addresses)):
-        return NO_METRICS
+        return ServedMetrics()
     threads = ThreadPoolExecutor(min(len(asked), MOST_AT_ONCE))
     loop = asyncio.get_running_loop()
     done, _ = await asyncio.wait(

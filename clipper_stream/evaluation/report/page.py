@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.results import CandidateResult, Estimate, Evaluation
+from clipper_stream.html_tables import labelled
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -62,8 +63,11 @@ def render_page(evaluation: Evaluation) -> str:
 def page_environment(*folders: Path) -> "Environment":
     """Return an environment of templates in these folders, in which all texts are escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 (for pages alone)
+    from markupsafe import Markup  # noqa: PLC0415 (likewise)
 
-    return Environment(loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    found = Environment(loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    found.filters["labelled"] = lambda rows, headings: Markup(labelled(rows, headings))  # noqa: S704 (escaped rows)
+    return found
 
 
 def lead(evaluation: Evaluation) -> str:

@@ -5,6 +5,7 @@ Without pyplot, so that there is no window and no global state.
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,8 +88,9 @@ def png(figure: Figure) -> bytes:
 def svg(figure: Figure) -> str:
     """The figure as an element for a page: without prologue, metadata and addresses of anything."""
     buffer = io.StringIO()
-    with mpl.rc_context(SVG):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with mpl.rc_context(SVG), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # text stays text: the browser has fonts for any script
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     element = buffer.getvalue()
     element = re.sub(r"<metadata>.*?</metadata>", "", element[element.index("<svg") :], flags=re.DOTALL)
     return (

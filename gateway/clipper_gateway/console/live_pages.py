@@ -73,7 +73,6 @@ def overview(view: LiveView, call: HttpCall) -> Page:
         "gauges": gauges,
         "pipeline": pipeline,
         "is_well": not wrong and worst(gauges) == "good",
-        "trends": view.trends,
         "events": [*islice(events, SHOWN_EVENTS)],
     }
     return _page(view, call, "overview.html", "Overview", **data)

@@ -108,6 +108,7 @@ class Console:
             of("/console/login", self._login, method="GET POST", public=True),
             of("/console/logout", self._logout, public=True),
             of("/console/static/{path:path}", self._static_file, method="GET", public=True),
+            of("/", self._nowhere, method="GET", public=True),
             of("/console/{rest:path}", self._nowhere, method="", public=True),
         ]
 
@@ -160,9 +161,9 @@ class Console:
         return Response(content, 200, KEPT if is_this else NOT_KEPT, KINDS[Path(name).suffix])
 
     async def _nowhere(self, call: HttpCall) -> Response:
-        if call.path["rest"]:
+        if call.path.get("rest"):
             raise Refusal(404, "the console has no such page")
-        return RedirectResponse("/console", 308)
+        return RedirectResponse("/console", 307)
 
     # --- what changes on pages ---------------------------------------------------------------------------------------
     async def _series(self, call: HttpCall) -> Response:
@@ -235,7 +236,7 @@ class Console:
     def _confirmation(
         self, call: HttpCall, fields: Mapping[str, list[str]], preview: ActionPreview, stale: str = ""
     ) -> Response:
-        own = {"seen": [preview.seen], "number": [secrets.token_urlsafe(12)]}
+        own = {"seen": [str(preview.seen)], "number": [secrets.token_urlsafe(12)]}
         hidden = [(name, one) for name, texts in {**fields, **own}.items() if name != "why" for one in texts]
         about = {"action": call.path["action"], "hidden": hidden, "why": fields.get("why", NO_FIELD)[-1]}
         status = HTTPStatus.CONFLICT if stale else HTTPStatus.OK

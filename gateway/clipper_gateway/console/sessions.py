@@ -13,6 +13,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from starlette.requests import cookie_parser
@@ -32,7 +33,7 @@ COOKIE = "clipper-console"
 LASTS_S = 12 * 3600
 MOST_SESSIONS, MOST_OF_CALLER = 10_000, 20
 """Of all and of one caller, whose oldest one ends when there are more."""
-_READER = Caller("anybody", None, frozenset({"read"}))
+_READER = replace(ANYBODY, rights=frozenset({"read"}))
 
 
 class ConsoleSession(NamedTuple):

@@ -89,7 +89,7 @@ def test_a_dead_letter_keeps_its_record_and_its_whole_message_at_eighty_columns(
     row = letter_row("clipper", record_of(letter))
     terminal.console(80).print(terminal.TextTable([*row], [row.values()]))
     text = shown(capsys)
-    assert columns_of(text, tuple(text.partition("\n")[0].split())) == ["41", "2023-11-1422:13:20", *cells]
+    assert columns_of(text, tuple(text.partition("\n")[0].split())) == ["41", "2023-11-1422:13:20Z", *cells]
 
 
 def test_commands_write_by_the_module_of_the_terminal_alone():

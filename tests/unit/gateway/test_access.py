@@ -45,13 +45,13 @@ async def doors(keys_file, credentials):
         ("both", None, "shop", "shop"),
         ("both", "Bearer token", None, "ada"),
         ("tokens", "Bearer token", None, "ada"),
-        ("open", None, None, "anybody"),
+        ("open", None, None, "no sign-in"),
     ],
 )
 async def test_credentials_are_taken_from_either_header(doors, credentials, door, authorization, api_key, name):
     caller = await identified(doors[door], credentials, authorization, api_key)
     ada = Caller("ada of https://id.example.com", None, frozenset())
-    assert caller == {"shop": SHOP, "ada": ada, "anybody": ANYBODY}[name]
+    assert caller == {"shop": SHOP, "ada": ada, "no sign-in": ANYBODY}[name]
 
 
 def identified(access, credentials, authorization, api_key):
