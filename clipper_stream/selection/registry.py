@@ -19,6 +19,8 @@ POLICIES: Mapping[str, Callable[..., SelectionPolicy]] = {
     for policy in (Single, Split, EpsilonGreedy, Exp3, Exp4, Exp4Clipper, LinUcb, Thompson, TsallisInf)
 }
 """Every policy by its name. A new one is added here, and the laws in tests/laws then hold it."""
+SETTLED = ("single", "split")
+"""Those that learn nothing: whom they may ask is known beforehand."""
 
 
 def make_policy(name: str, parameters: Mapping[str, Any] | None = None) -> SelectionPolicy:

@@ -2,8 +2,7 @@
 
     python examples/projects/prices.py
 
-Needs the extras broker, sklearn, onnx and replay, and skl2onnx. Prices are thousands; an error of a million is the
-loss 1 (`loss_scale`), and losses times that are errors in thousands again.
+Needs the extras broker, sklearn, onnx and replay, and skl2onnx. Prices are thousands, as all that the evaluation says.
 """
 
 from pathlib import Path
@@ -24,10 +23,10 @@ models = ["prices:1"]
 policy = { name = "exp4" }
 combiner = "mean"
 loss = "absolute"
-loss_scale = 1000
+loss_scale = 1000.0
 objective_ms = 5000
-default_output = 500
-rollout = { label_margin = 50, steps = [0.4], least = 60 }
+default_output = 500.0
+rollout = { label_margin = 50.0, steps = [0.4], least = 60 }
 
 [application.input]
 dtype = "table"
@@ -48,8 +47,8 @@ def houses(count: int, seed: int) -> tuple[Any, Any]:
         [rng.uniform(40, 200, count), rng.integers(1, 8, count), rng.uniform(0, 100, count), rng.uniform(0, 10, count)]
     ).astype(np.float32)
     area, rooms, age, distance = rows.T
-    prices = 0.05 + area / 1000 + 0.12 * np.abs(distance - 5) + 0.1 * (np.abs(age - 50) > 25) + rooms / 200
-    return rows, 1000 * np.clip(prices + rng.normal(0, 0.01, count), 0, 1)
+    prices = 50 + area + 120 * np.abs(distance - 5) + 100 * (np.abs(age - 50) > 25) + 5 * rooms
+    return rows, np.clip(prices + rng.normal(0, 10, count), 0, 1000)
 
 
 def train(folder: Path) -> dict[str, str]:

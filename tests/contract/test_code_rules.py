@@ -43,10 +43,10 @@ def imports_of(statements):
 # --- names and sizes ------------------------------------------------------------------------------------------------
 BUDGETS = """
 clipper_topics 2675
-clipper_stream 305 batching 530 caching 200 client 1235 combining 185 drift 250 evaluation 3760 feedback 520 http 355
-               models 2805 query 2430 selection 1715 sequential_testing 1040
-clipper_agents 25 broker 660 cli 3345 control 1875 dead_letters 230 demo 625 examples 35 feedback 385 host 1260
-               kafka 2400 observability 1195 replay 2435 rollout 1690 router 4160 settings 660 status 2550
+clipper_stream 305 batching 530 caching 200 client 1235 combining 185 drift 250 evaluation 3780 feedback 520 http 355
+               models 2805 query 2430 selection 1720 sequential_testing 1040
+clipper_agents 25 broker 660 cli 3320 control 1885 dead_letters 230 demo 625 examples 35 feedback 385 host 1260
+               kafka 2400 observability 1195 replay 2425 rollout 1690 router 4160 settings 660 status 2550
                streaming 2345 supervisor 1725
 clipper_gateway 3590 console 1640
 clipper_loadgen 1045

@@ -100,7 +100,7 @@ def test_a_model_lives_through_its_stages_and_a_bad_version_ends_by_itself(tmp_p
 
 PROJECTS = {
     "churn": ("churn:1", "churn:2", 0.1),
-    "prices": ("prices:1", "prices:2", 0.05),
+    "prices": ("prices:1", "prices:2", 50.0),
     "tickets": ("keywords:1", "bayes:1", 0.2),
     "shops": ("north:1", "everywhere:1", 0.1),
 }

@@ -128,21 +128,6 @@ def _totals(row: "ShownRow | None") -> str:
     return f"offset {row.offset}, {row.applied} counted; {sums or 'no totals'}"
 
 
-SHOWN = {
-    "decisions": "decisions",
-    "with_feedback": "with feedback",
-    "without_feedback": "without feedback",
-    "repeated": "repeated predictions",
-    "duplicates": "duplicate feedback",
-    "orphans": "feedback about no decision that was read",
-    "late": "feedback behind the horizon",
-    "invalid": "feedback that cannot be compared, or names another context",
-    "undecodable": "records that cannot be read",
-    "no_audit": "audits that are missing",
-}
-"""What the summary counts, with its words; the names are those in docs/reference/replay-files.md."""
-
-
 @replay.command(epilog="Example: clipper-stream replay export digits --since 2h --out digits.parquet")
 @with_deployment
 def export(
@@ -168,9 +153,9 @@ def export(
         print_json(summary)
         return
     say(f"{out}: {application}, {', '.join(facts.models) or 'no model'}")
-    for name, words in SHOWN.items():
-        if summary[name] or name in ("decisions", "with_feedback", "without_feedback"):
-            say(f"{summary[name]:>12,} {words}")
+    for name, count in facts.counts.items():
+        if count or name in ("decisions", "with_feedback"):
+            say(f"{count:>12,} {name.replace('_', ' ')}")
 
 
 @replay.command(epilog=SCORE_EXAMPLE)

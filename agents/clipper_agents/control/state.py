@@ -8,7 +8,7 @@ Rules of this file:
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -195,6 +195,15 @@ class ControlState:
     def history(self, application: str) -> dict[int, Change]:
         """Return the changes of an application by revision, oldest first, also after its deletion."""
         return dict(sorted(self.changes.get(application, {}).items()))
+
+    def past_manifests(self, application: str) -> Iterator[ApplicationManifest | None]:
+        """Yield every manifest that an application has had, oldest first; None: it was deleted."""
+        for number, change in enumerate(self.history(application).values()):
+            if not number and change.before is not None:
+                yield change.before
+            yield change.after
+        if application in self.manifests.applications:
+            yield self.manifests.applications[application]
 
     def current(self, application: str) -> int:
         """Return the revision of the manifest in force, 0 when there is none."""

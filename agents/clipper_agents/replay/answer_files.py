@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.log.new_model import ModelAnswers, PlacedAnswers
-from clipper_stream.evaluation.log.parquet import new_file
+from clipper_stream.evaluation.log.parquet import new_file, opened_parquet
 
 SCHEMA_VERSION = 1
 _INPUTS = ("partition", "query_offset", "input")
@@ -49,9 +49,10 @@ def read_queries(path: Path, most_rows: int) -> Iterator[Queries]:
     """Read the queries of a file in chunks of so many, without those that the log had lost when it was exported.
 
     Raises:
-        InvalidSetting: there is no file, or it has no inputs.
+        UnusableFile: there is no file.
+        InvalidSetting: it has no inputs.
     """
-    file = opened(path)
+    file = opened_parquet(path)
     missing = [name for name in _INPUTS if name not in file.schema_arrow.names]
     if missing:
         what = f"{path} has no column {', '.join(missing)}"
@@ -88,9 +89,10 @@ def read_answers(path: Path) -> tuple[str, PlacedAnswers]:
     """Return the reference of the model of a file of answers, and its answers by partition and offset of the query.
 
     Raises:
-        InvalidSetting: the file holds no answers.
+        UnusableFile: there is no file.
+        InvalidSetting: it holds no answers.
     """
-    file = opened(path)
+    file = opened_parquet(path)
     said = (file.schema_arrow.metadata or {}).get(_KEY)
     if said is None:
         raise InvalidSetting(f"{path} is no file of answers: give what `replay score` wrote")
@@ -103,15 +105,3 @@ def read_answers(path: Path) -> tuple[str, PlacedAnswers]:
     output, several, error = (table[name].to_pylist() for name in ("output", "several_rows", "error"))
     answers = ModelAnswers(output=output, several_rows=several, error=error)
     return content["model"], PlacedAnswers.of(partition, offset, answers)
-
-
-def opened(path: Path) -> pq.ParquetFile:
-    """Open a Parquet file.
-
-    Raises:
-        InvalidSetting: there is none.
-    """
-    try:
-        return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        raise InvalidSetting(f"{path} cannot be read: {error}") from error

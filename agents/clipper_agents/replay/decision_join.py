@@ -195,6 +195,7 @@ class DecisionJoin:
     Attributes:
         counts: Counts of records by outcome, with the names in `docs/reference/replay-files.md`.
         models: References of all models that were asked, in order.
+        revisions: Of the manifests that decided.
     """
 
     def __init__(self, folder: Path, rules: JoinRules, threads: int = 1) -> None:
@@ -226,6 +227,8 @@ class DecisionJoin:
         self.counts: dict[str, int] = dict(self._database.execute(_COUNTS).fetchall())
         found = self._database.execute("SELECT DISTINCT model FROM asked ORDER BY model").fetchall()
         self.models: tuple[str, ...] = tuple(model for (model,) in found)
+        found = self._database.execute("SELECT DISTINCT revision FROM decision ORDER BY revision").fetchall()
+        self.revisions: tuple[int, ...] = tuple(revision for (revision,) in found if revision is not None)
 
     def __enter__(self) -> Self:
         return self

@@ -6,17 +6,18 @@ Rules of this file:
 
 import asyncio
 import gc
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from aiokafka import TopicPartition
 
-from clipper_agents.control.state import read_manifests
+from clipper_agents.control.state import ControlState, read_control
 from clipper_agents.kafka.reader import LogReader, Range, Record, open_reader
 from clipper_agents.replay.log_tables import LogTables
 from clipper_agents.replay.span import PartitionSpan, Span, partition_spans
@@ -24,6 +25,7 @@ from clipper_agents.replay.worker_pool import advance, run_jobs
 from clipper_stream.errors import ClipperError, SetupError
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
+from clipper_topics.manifests import ApplicationManifest
 
 AT_ONCE = 8_192
 """Most records that are decoded together."""
@@ -36,7 +38,7 @@ Progress: TypeAlias = Callable[[int], None]
 
 
 class NoSuchApplication(SetupError):
-    """No application of this name is registered, so its loss is unknown."""
+    """No application of this name was ever registered, so its loss is unknown."""
 
 
 class ReadingBroken(ClipperError):
@@ -54,6 +56,7 @@ class KafkaLog:
         loss_kind: How a label is compared with an output: `zero_one`, `absolute` or `squared`.
         span: The part to read.
         inputs: Whether to read the queries' inputs too.
+        manifests: Of the application, by revision, as far as its changes tell.
     """
 
     kafka: KafkaConnection
@@ -62,30 +65,44 @@ class KafkaLog:
     loss_kind: str
     span: Span = _ALL
     inputs: bool = False
+    manifests: Mapping[int, ApplicationManifest] = field(default_factory=dict)
 
 
 async def log_of(
     kafka: KafkaConnection, catalogue: Catalogue, application: str, span: Span, *, inputs: bool = False
 ) -> KafkaLog:
-    """Return the logs of a registered application with the loss of its current manifest; arguments as of `KafkaLog`.
+    """Return the logs of an application with the loss at the end of the span; arguments as of `KafkaLog`.
 
     Raises:
-        NoSuchApplication: the application is not registered.
+        NoSuchApplication: the application was never registered.
         KafkaUnreachable: no broker answers.
         TopicMismatch: there is no control topic.
     """
-    manifests = (await read_manifests(kafka, catalogue)).applications
-    if application not in manifests:
-        known = ", ".join(sorted(manifests)) or "none"
-        raise NoSuchApplication(f"no application {application!r} on {catalogue.control}: there are {known}")
+    control = await read_control(kafka, catalogue)
+    manifests, loss = manifests_until(control, application, span.until_ms)
     return KafkaLog(
         kafka=kafka,
         catalogue=catalogue,
         application=application,
-        loss_kind=manifests[application].scaled_loss,
+        loss_kind=loss,
         span=span,
         inputs=inputs,
+        manifests=manifests,
     )
+
+
+def manifests_until(
+    control: ControlState, application: str, until_ms: int | None
+) -> tuple[dict[int, ApplicationManifest], str]:
+    """Return the manifests of an application by revision, and its loss at a time (None: now); errors as of `log_of`."""
+    manifests = {one.revision: one for one in control.past_manifests(application) if one is not None}
+    if not manifests:
+        known = ", ".join(sorted(control.manifests.applications)) or "none"
+        raise NoSuchApplication(f"no application {application!r} on the control topic: there are {known}")
+    end_ms = math.inf if until_ms is None else until_ms
+    later = {revision for revision, change in control.history(application).items() if change.at_ms >= end_ms}
+    last = max(manifests.keys() - later, default=min(manifests))
+    return manifests, manifests[last].scaled_loss
 
 
 async def spans_of(log: KafkaLog) -> list[PartitionSpan]:

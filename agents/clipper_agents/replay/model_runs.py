@@ -14,10 +14,11 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from clipper_agents.replay.answer_files import Queries, opened, read_queries, write_answers
+from clipper_agents.replay.answer_files import Queries, read_queries, write_answers
 from clipper_agents.replay.worker_pool import run_jobs
 from clipper_stream.errors import ModelFailed
 from clipper_stream.evaluation.log.new_model import CHUNK_ROWS, ModelAnswers, answers_of
+from clipper_stream.evaluation.log.parquet import opened_parquet
 from clipper_stream.models.model import Model
 from clipper_stream.models.registry import load_model, runtime_of
 from clipper_stream.models.row_spec import RowSpec
@@ -58,12 +59,12 @@ def score_inputs(
         told: Called with the number of answered queries and of all decisions: before the first, and after each chunk.
 
     Raises:
-        InvalidSetting: the inputs cannot be read.
+        UnusableFile: the inputs cannot be read.
         ModelNotLoaded: the model cannot be loaded.
         ModelUnavailable: the server of the model does not answer.
         ModelFailed: the model ended its process.
     """
-    of, done = opened(inputs).metadata.num_rows, 0
+    of, done = opened_parquet(inputs).metadata.num_rows, 0
     sha256 = model.sha256 or hashlib.sha256(runtime_of(model.runtime).read(model.uri)).hexdigest()
     named = msgspec.structs.replace(model, sha256=sha256)
     jobs = ((named, files, queries) for queries in read_queries(inputs, chunk_rows))

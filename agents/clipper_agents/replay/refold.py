@@ -70,21 +70,12 @@ def learning_configs(control: ControlState) -> dict[str, LearningConfigs]:
     """Return the learning configurations of each application by name; a manifest that routers refuse is none."""
     found = {}
     for name in sorted({*control.changes, *control.manifests.applications}):
-        history = list(_manifests(control, name))
+        history = list(control.past_manifests(name))
         applications = dict(one for manifest in history if manifest is not None for one in _learning(manifest))
         found[name] = LearningConfigs(
             applications=applications, deleted=None in history or name not in control.manifests.applications
         )
     return found
-
-
-def _manifests(control: ControlState, name: str) -> Iterator[ApplicationManifest | None]:
-    for number, change in enumerate(control.history(name).values()):
-        if not number and change.before is not None:
-            yield change.before
-        yield change.after
-    if name in control.manifests.applications:
-        yield control.manifests.applications[name]
 
 
 def _learning(manifest: ApplicationManifest) -> Iterator[tuple[int, Application]]:

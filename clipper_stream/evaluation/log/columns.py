@@ -8,7 +8,7 @@ Rules of this file:
 - Rows stand in log order within a partition, by the offset of the prediction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, Self
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipper_stream.errors import InvalidSetting
+from clipper_stream.evaluation.log.configuration import Configuration
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -24,6 +25,7 @@ Codes = NDArray[np.int32]
 
 UNKNOWN = -1
 _NO_FEATURES: Floats = np.empty((0, 0))
+_NOT_KNOWN = Configuration()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ class DecisionColumns:
         several_rows: Whether outputs, answer and label are lists, an element a row of the query, (n,).
         features: Numbers that a contextual policy chose by, NaN where a query has fewer of them or none, (n, F); when
             left out, no query has any: (n, 0).
+        configs: Configurations that decided, by revision, as far as they are known.
 
     >>> empty = DecisionColumns.empty(["svm:1", "knn:1"])
     >>> len(empty), empty.propensity.shape, empty.features.shape
@@ -95,6 +98,7 @@ class DecisionColumns:
     answer_loss: Floats
     several_rows: Bools
     features: Floats = field(default_factory=lambda: _NO_FEATURES)
+    configs: Mapping[int, Configuration] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.features is _NO_FEATURES:
@@ -112,6 +116,15 @@ class DecisionColumns:
     def with_feedback(self) -> Bools:
         """Decisions about which the truth is known, (n,)."""
         return self.feedback_offset >= 0
+
+    def config(self, revision: int) -> Configuration:
+        """The configuration of a revision; the default one where it is not known."""
+        return self.configs.get(revision, _NOT_KNOWN)
+
+    def configured(self, value: Callable[[Configuration], Any]) -> NDArray[Any]:
+        """What the configuration of each decision says, (n, K)."""
+        revisions, place = np.unique(self.revision, return_inverse=True)
+        return np.array([value(self.config(number)) for number in [*revisions.tolist(), UNKNOWN]])[place]
 
     @classmethod
     def empty(cls, models: Sequence[str] = (), rows: int = 0) -> Self:
@@ -164,13 +177,10 @@ class DecisionColumns:
             output: Index into `values`; -1 where there is none, (n,). Absent: none.
 
         Raises:
-            InvalidSetting: there is such a column, or an array has another length.
+            InvalidSetting: there is such a column.
         """
         if name in self.models:
             raise InvalidSetting(f"column {name!r} is there: give a name that is none of {', '.join(self.models)}")
-        for array in (loss, propensity):
-            if array.shape != (len(self),):
-                raise InvalidSetting(f"an array of shape {array.shape} for {len(self)} decisions: give one value each")
         wider = self.of_models([*self.models, name])
         wider.loss[:, -1] = loss
         wider.propensity[:, -1] = propensity

@@ -29,7 +29,6 @@ def draw_figures(evaluation: Evaluation) -> dict[str, Figure]:
         "losses": losses,
         "over_time": over_time,
         "shares": shares,
-        "contexts": contexts,
     }
     with mpl.rc_context(SVG):
         figures = {name: draw(evaluation) for name, draw in drawn.items()}
@@ -91,20 +90,4 @@ def shares(evaluation: Evaluation) -> Figure | None:
         time_axis(axes)
     handles, names = all_axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", fontsize=9, reverse=True)
-    return figure
-
-
-def contexts(evaluation: Evaluation) -> Figure | None:
-    """Difference by context, of the candidates that have any."""
-    results = [one for one in evaluation.candidates if len(one.contexts) > 1][:3]
-    if not results:
-        return None
-    most = max(len(one.contexts) for one in results)
-    figure, all_axes = panels(1, len(results), 1.2 + 0.27 * most)
-    for axes, one in zip(all_axes, results, strict=True):
-        names = ["without" if each.context is None else each.context[:24] for each in one.contexts]
-        interval_rows(axes, names, [each.difference for each in one.contexts], color=COLOURS[3])
-        axes.axvline(0.0, **REFERENCE)
-        axes.set_title(one.name, fontsize=10)
-        axes.set_xlabel("difference, lower is better")
     return figure

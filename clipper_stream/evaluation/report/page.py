@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.results import CandidateResult, Estimate, Evaluation
+from clipper_stream.evaluation.results import Estimate, Evaluation
 from clipper_stream.html_tables import labelled
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ apart from what decided; the intervals of two losses may overlap all the same.""
 Of each span of the log: what was answered, and what each candidate is estimated to have lost.""",
     "shares": """Who would have answered
 Share of the queries that each model is served for, in each span: the weights as they act.""",
-    "contexts": """By context
-The contexts with the most decisions. A candidate that is better on the whole can be worse for somebody.""",
 }
 """Title, in the first line, and text of each figure."""
 SIGNED = "+.4f"
@@ -48,7 +46,7 @@ def render_page(evaluation: Evaluation) -> str:
         environment = page_environment(TEMPLATES)
     except ImportError as error:
         raise InvalidSetting(f"the page needs {error.name}: pip install 'clipper-stream[replay]'") from error
-    environment.filters |= {"number": number, "interval": interval, "carried_by": carried_by}
+    environment.filters |= {"number": number, "interval": interval}
     return environment.get_template("evaluation.html").render(
         title=f"Replay of {evaluation.application}",
         lead=lead(evaluation),
@@ -75,7 +73,8 @@ def lead(evaluation: Evaluation) -> str:
     span = f"{_when(evaluation.since_ms)} to {_when(evaluation.until_ms)} UTC"
     start = (
         f"{evaluation.decisions:,} decisions of {evaluation.logged.name}, {span}; the truth of "
-        f"{evaluation.with_feedback:,} of them is known. Their loss was {evaluation.logged.loss.value:.4f}. "
+        f"{evaluation.with_feedback:,} of them is known. Their {evaluation.measure} was "
+        f"{evaluation.logged.loss.value:.4f}. "
     )
     told = [one for one in evaluation.candidates if one.verdict == "better"]
     if not told:
@@ -98,12 +97,6 @@ def interval(estimate: Estimate) -> str:
 def number(value: float, how: str = ".4f", otherwise: str = "unknown") -> str:
     """A number as text, in a format; another text where it is not known."""
     return f"{value:{how}}" if math.isfinite(value) else otherwise
-
-
-def carried_by(one: CandidateResult) -> float:
-    """Return how many decisions the estimate rests on; NaN where that is unknown."""
-    standing = one.standing
-    return standing.carrying if math.isfinite(standing.carrying) else standing.effective
 
 
 def _when(at_ms: int) -> str:

@@ -135,7 +135,7 @@ def plain(columns):
             return words[value] if value >= 0 else None
         return None if value != value else value  # noqa: PLR0124 - not a number
 
-    names = DecisionColumns.__dataclass_fields__.keys() - {"models", *WORDS.values()}
+    names = DecisionColumns.__dataclass_fields__.keys() - {"models", "configs", *WORDS.values()}
     rows = [
         {
             name: known(getattr(columns, name)[at].tolist(), getattr(columns, WORDS.get(name, ""), None))

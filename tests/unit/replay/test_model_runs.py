@@ -12,7 +12,7 @@ from clipper_agents import exits
 from clipper_agents.cli import main as program
 from clipper_agents.replay.answer_files import read_answers
 from clipper_agents.replay.model_runs import score_inputs
-from clipper_stream.errors import InvalidSetting, ModelFailed, ModelNotLoaded
+from clipper_stream.errors import ModelFailed, ModelNotLoaded, SetupError
 from clipper_topics.manifests import InputSpec, ModelManifest
 
 SUM = "clipper_agents.examples.models:sum_of_row"
@@ -79,7 +79,7 @@ def test_inputs_without_inputs_are_refused(scored, tmp_path):
     path = tmp_path / "in.parquet"
 
     def refused(read, place, reason):
-        with pytest.raises(InvalidSetting, match=reason):
+        with pytest.raises(SetupError, match=reason):
             read(place)
 
     refused(scored, path, "cannot be read")
