@@ -42,14 +42,14 @@ def imports_of(statements):
 
 # --- names and sizes ------------------------------------------------------------------------------------------------
 BUDGETS = """
-clipper_topics 2675
-clipper_stream 355 batching 530 caching 200 client 1235 combining 185 drift 250 evaluation 3755 feedback 520 http 355
-               models 2805 query 2430 selection 1725 sequential_testing 1040
-clipper_agents 25 broker 665 cli 3355 control 1880 dead_letters 235 demo 585 examples 35 feedback 390 host 1265
-               kafka 2405 observability 1200 replay 2435 rollout 1690 router 4165 settings 665 status 2490
-               streaming 2300 supervisor 1670
-clipper_gateway 3595 console 1700
-clipper_loadgen 1055
+clipper_topics 2695
+clipper_stream 405 batching 530 caching 200 client 1235 combining 185 drift 240 evaluation 3750 feedback 525 http 355
+               models 2800 query 2410 selection 1715 sequential_testing 1040
+clipper_agents 50 broker 665 cli 3370 control 1875 dead_letters 230 demo 585 examples 35 feedback 385 host 1260
+               kafka 2390 observability 1205 replay 2420 rollout 1685 router 4155 settings 720 status 2480
+               streaming 2295 supervisor 1675
+clipper_gateway 3595 console 1690
+clipper_loadgen 1050
 """
 """Lines of each package and of the packages in it: whoever adds a capability says here what it costs."""
 

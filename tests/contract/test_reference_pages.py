@@ -52,6 +52,7 @@ OFF_THE_MAP = {
     "examples",
     "exits",
     "intervals",
+    "names",
     "observability",
     "threads",
 }

@@ -80,7 +80,6 @@ class DataDir:
         self._port_file.write_text(str(port), encoding="ascii")
 
     def log_size(self) -> int:
-        """Bytes in the log so far."""
         return self.log_file.stat().st_size if self.log_file.exists() else 0
 
     def logged_since(self, position: int) -> str:

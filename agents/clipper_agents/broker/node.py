@@ -186,7 +186,6 @@ class KafkaNode:
         return self._runtime.command(options, main, *arguments)
 
     def _format(self, cluster_id: str) -> None:
-        """Give the empty folder its cluster id."""
         arguments = ("format", f"--cluster-id={cluster_id}", f"--config={self._folder.config_file}")
         command = self._command("kafka.tools.StorageTool", *arguments)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -196,7 +195,6 @@ class KafkaNode:
             raise self._failure(done.returncode, done.stdout + done.stderr)
 
     def _failure(self, exit_code: int | None, said: str) -> BrokerNotStarted:
-        """Return the node's own error message in terms of the user."""
         log_file = self.log_file
         if "Address already in use" in said:
             return PortTaken(f"port {self._ports.broker}, or the controller's, was taken: try again (log: {log_file})")

@@ -78,7 +78,6 @@ class DeadLetterReader:
                         yield letter
 
     async def at(self, position: int) -> Letter:
-        """Return the letter at a position."""
         first, end = self.positions
         if not first <= position < end:
             known = f"positions go from {first} to {end - 1}" if first < end else "there is none"

@@ -92,7 +92,6 @@ class BatchTraces:
             span.end({"error.type": "late"})
 
     def _begun(self, rows: Iterable[RowSpan]) -> "list[WorkerSpan]":
-        """Return a span for each sampled query, since its rows began to wait."""
         if self._recorder is None:
             return []
         spans = list["WorkerSpan"]()

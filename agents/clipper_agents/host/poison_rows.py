@@ -120,7 +120,6 @@ def _decoded(content: bytes) -> list[PoisonSpan]:
 
 
 def _counted(one: PoisonSpan, before: Iterable[PoisonSpan]) -> PoisonSpan:
-    """Add the earlier deaths of any of its rows."""
     same = (
         each.deaths
         for each in before

@@ -112,7 +112,6 @@ class BrokerFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka is untyp
             await self._records_taken(backoff_s)
 
     async def _records_taken(self, timeout_s: float) -> None:
-        """Wait until records were taken, or the time is up."""
         taken = self._loop.create_future()
         self._until_taken.add(taken)
         try:
@@ -121,7 +120,6 @@ class BrokerFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka is untyp
             self._until_taken.discard(taken)
 
     async def _within(self, timeout_s: float, future: asyncio.Future[None]) -> None:
-        """Wait for a future, and end it when the time is up."""
         timer = self._loop.call_later(timeout_s, _end, future)
         try:
             await future

@@ -64,12 +64,10 @@ class _Packed:
     api: Any
 
     def build_request_header(self, correlation_id: int, client_id: str) -> _Bytes:
-        """Return the header of the request."""
         name = client_id.encode()
         return _Bytes(_HEADER.pack(self.api.API_KEY, self.api.API_VERSION, correlation_id, len(name)) + name)
 
     def parse_response_header(self, answer: BytesIO) -> Any:
-        """Return the header of the answer."""
         return _AnswerHeader(*_INT32.unpack(answer.read(_INT32.size)))
 
     @property
@@ -260,7 +258,6 @@ def _string(text: str) -> bytes:
 
 
 def _topics(packed: dict[str, list[bytes]]) -> bytes:
-    """An array of topics, each with an array of what is packed already."""
     parts = [_INT32.pack(len(packed))]
     for topic, partitions in packed.items():
         parts += (_string(topic), _INT32.pack(len(partitions)), *partitions)
@@ -268,6 +265,5 @@ def _topics(packed: dict[str, list[bytes]]) -> bytes:
 
 
 def _topic_at(data: memoryview, at: int) -> tuple[str, int, int]:
-    """Return the name of a topic, how many partitions follow, and where."""
     end = at + _INT16.size + _INT16.unpack_from(data, at)[0]
     return str(data[at + _INT16.size : end], "utf-8"), _INT32.unpack_from(data, end)[0], end + _INT32.size

@@ -97,7 +97,6 @@ class ProcessMetrics:
             self.gauge("clipper_broker_reachable").set(1)  # until it is known better: a model may be loaded first
 
     def counter(self, name: str, *labels: str) -> Counter:
-        """The counter with these label values."""
         found: Counter = self._series[name].get(labels) or self._admitted_series(name, labels)
         return found
 
@@ -107,7 +106,6 @@ class ProcessMetrics:
         return found
 
     def histogram(self, name: str, *labels: str) -> BatchHistogram:
-        """The histogram with these label values."""
         found: BatchHistogram = self._series[name].get(labels) or self._admitted_series(name, labels)
         return found
 

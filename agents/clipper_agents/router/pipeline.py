@@ -207,7 +207,6 @@ class QueryPipeline:
         return {query: match.logged for query, match in enumerate(matches) if match is not None and match.own}
 
     def _choices(self, batch: QueryBatch) -> tuple[Application | None, Choices]:
-        """Return the application of a batch, and its policy's choice in each context of the queries."""
         application = self._stores.registry.applications.get(batch.application)
         if application is None:
             return None, {}
@@ -405,7 +404,6 @@ def _asked(batch: QueryBatch, query: int) -> Asked:
 
 
 def _finish(batch: QueryBatch, queries: Sequence[int]) -> list[int]:
-    """Return the offsets of queries that are to be acknowledged."""
     set_state(batch.states, queries, QueryState.ACKNOWLEDGED)
     return [batch.offsets[query] for query in queries]
 

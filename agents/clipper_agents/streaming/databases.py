@@ -184,7 +184,6 @@ class Database:
             raise self._set_aside(f"its manifest does not know {', '.join(unknown)}")
 
     def _set_aside(self, reason: str) -> DatabaseCorrupt:
-        """Rename the unit, and return the error to raise."""
         self._corrupt = (
             f"{self.path} is corrupt ({reason}): {self._unit} was set aside, and is built anew from the logs"
         )

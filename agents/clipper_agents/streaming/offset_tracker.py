@@ -161,7 +161,6 @@ class OffsetTracker:
         return self.skipped_offsets + sum(len(run.open) for run in self._runs)
 
     def _join(self) -> None:
-        """Drop runs of which nothing is left."""
         runs = self._runs
         while len(runs) > 1 and not runs[0].waiting and runs[0].left == runs[1].first:
             runs[1].committable = runs[1].committable or runs[1].first

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipper_stream.errors import InvalidSetting
+from clipper_stream.errors import InvalidSetting, install_command
 from clipper_stream.evaluation.results import CandidateResult, Estimate, Evaluation
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def render_page(evaluation: Evaluation) -> str:
 
         environment = page_environment(TEMPLATES)
     except ImportError as error:
-        raise InvalidSetting(f"the page needs {error.name}: pip install 'clipper-stream[replay]'") from error
+        raise InvalidSetting(f"the page needs {error.name}: {install_command('replay')}") from error
     environment.filters |= {"number": number, "interval": interval, "carried_by": carried_by}
     return environment.get_template("evaluation.html").render(
         title=f"Replay of {evaluation.application}",
