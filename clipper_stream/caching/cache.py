@@ -62,7 +62,6 @@ def row_hashes(rows: NDArray[np.generic] | Sequence[Any]) -> list[bytes]:
 
 
 def _matrix_hashes(matrix: NDArray[np.generic]) -> list[bytes]:
-    """Hash the bytes of each row, seeded by dtype and row shape."""
     if matrix.ndim == 0 or matrix.dtype.hasobject:
         raise InvalidInput(
             f"an array of shape {matrix.shape} and dtype {matrix.dtype} has no rows of plain numbers: "
@@ -173,7 +172,6 @@ class ClockCache:
             self._evict(self._budget_bytes, gone)
 
     def _evict(self, most_bytes: int, gone: list[bytes]) -> None:
-        """Turn the hand until the remaining entries take at most `most_bytes`."""
         while self.size_bytes > most_bytes:
             key = self._ring.popleft()
             if key in self._used:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clipper_stream.errors import ModelFailed, UnknownName
+from clipper_stream.names import choices
 
 VOTE = "vote"
 TOLERANCE = 0.05
@@ -52,7 +53,7 @@ def combine(kind: str, outputs: Mapping[str, Any], weights: Mapping[str, float],
     """
     combiner = COMBINERS.get(kind)
     if combiner is None:
-        raise UnknownName(f"combiner {kind!r}: use one of {', '.join(sorted(COMBINERS))}")
+        raise UnknownName(f"combiner {kind!r}: {choices(kind, sorted(COMBINERS))}")
     if not outputs:
         raise ModelFailed("there is no output to combine: give the default output instead")
     if len(outputs) == 1:

@@ -153,7 +153,6 @@ def sum_stationary(
 
 
 def _predicted(candidate: StationaryCandidate, log: Log, found: LogSummary) -> _Predicted:
-    """Goes through the log once more for a candidate that adds a column."""
     models = candidate.targeted(DecisionColumns.empty(found.outline.models)).columns.models
     if models == found.outline.models:
         return _Predicted(candidate, models, found.predictions)

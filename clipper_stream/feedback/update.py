@@ -39,6 +39,7 @@ from functools import cache, partial
 from typing import Any
 
 from clipper_stream.errors import InvalidLabel, UnknownName, shown
+from clipper_stream.names import choices
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState, impossible_propensity
 
@@ -304,7 +305,7 @@ def loss_named(kind: str) -> Callable[[Any, Any], float]:
     """The loss of a label and an output; `UnknownName` where there is none of this name."""
     name, colon, scale = kind.partition(":")
     if name not in LOSSES or (colon and name == "zero_one"):
-        raise UnknownName(f"loss {kind!r}: use one of {', '.join(sorted(LOSSES))}")
+        raise UnknownName(f"loss {kind!r}: {choices(kind, sorted(LOSSES))}")
     return partial(LOSSES[name], scale=float(scale)) if colon else LOSSES[name]
 
 

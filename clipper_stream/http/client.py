@@ -235,7 +235,6 @@ _problems = msgspec.json.Decoder(_Problem)
 
 
 def _body_of(given: Mapping[str, Any]) -> bytes:
-    """The body with these fields; raises `RequestRefused` where JSON cannot hold one of them."""
     try:
         ready = {name: [*map(plain, value)] if name == "inputs" else plain(value) for name, value in given.items()}
         return msgspec.json.encode(ready)
@@ -244,7 +243,6 @@ def _body_of(given: Mapping[str, Any]) -> bytes:
 
 
 def _read(decode: Callable[[bytes], T], content: bytes) -> T:
-    """What a body holds; raises `GatewayUnavailable` where it cannot be decoded."""
     try:
         return decode(content)
     except (ValueError, RecursionError) as error:

@@ -174,7 +174,6 @@ def _http_options() -> dict[str, Any]:
 
 
 def _kept(path: Path, sha256: str) -> bytes | None:
-    """The file in the cache; one that is damaged is deleted, and fetched again."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:

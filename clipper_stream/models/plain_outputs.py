@@ -100,7 +100,6 @@ def _plain_text(value: str) -> str:
 
 
 def _unwrapped(value: Any) -> Any:
-    """Return the value of a numpy scalar, or of an array that numpy can read."""
     if not isinstance(value, np.generic) and hasattr(value, "__array__"):
         value = np.asarray(value)
     if isinstance(value, np.ndarray | np.generic):

@@ -8,6 +8,7 @@ import numpy as np
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.models.model import Rows
+from clipper_stream.names import choices
 
 NUMERIC = ("float32", "float64", "int32", "int64", "uint8")
 """Element types of numeric rows."""
@@ -50,7 +51,7 @@ class RowSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(Column(*column) for column in self.columns))
         if self.dtype not in (*NUMERIC, *LISTED):
-            raise InvalidSetting(f"dtype {self.dtype!r}: use one of {', '.join((*NUMERIC, *LISTED))}")
+            raise InvalidSetting(f"dtype {self.dtype!r}: {choices(self.dtype, (*NUMERIC, *LISTED))}")
         if bool(self.columns) != (self.dtype == "table"):
             raise InvalidSetting(f"dtype {self.dtype!r} with {len(self.columns)} columns: only a table has some")
         if self.shape is not None:

@@ -108,7 +108,6 @@ def convert(spec: RowSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
 
 
 def _check_finite(spec: RowSpec, matrix: np.ndarray) -> None:
-    """Refuse infinity, and NaN where the spec has no missing values."""
     wanted = f"for {spec.dtype}: give {_expected(spec)}, all finite"
     if np.isinf(matrix).any():
         raise InvalidInput(f"infinity, or a number too large {wanted}")
@@ -117,7 +116,6 @@ def _check_finite(spec: RowSpec, matrix: np.ndarray) -> None:
 
 
 def _declare(spec: RowSpec) -> str:
-    """What to do where values are missing, and the spec says that none is."""
     return "" if spec.missing else ", or declare `missing = true` in the input"
 
 
@@ -275,7 +273,6 @@ def _bytes(row: Any) -> bytes:
 
 
 def _table_row(spec: RowSpec, row: Any) -> dict[str, Any]:
-    """A row of a table by the names of its columns, in their order."""
     columns = spec.columns
     if isinstance(row, Mapping):
         given = [row.get(name) for name, _ in columns]
@@ -350,7 +347,6 @@ def _check_integers(values: Sequence[int]) -> None:
 
 
 def _members(level: Sequence[Any]) -> Iterable[Any]:
-    """The values of all maps and lists of a level."""
     maps = [value for value in level if isinstance(value, Mapping)]
     if not set(map(type, chain.from_iterable(maps))) <= {str}:
         strange = next(value for value in maps if not all(isinstance(key, str) for key in value))

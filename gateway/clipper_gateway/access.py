@@ -43,7 +43,7 @@ class Access:
         if not may_start(section):
             raise InvalidSetting(
                 f"anybody who reaches {section.address} could ask: make a key by `clipper-stream keys create NAME` and "
-                "name its file as gateway.keys_file, or say --insecure"
+                "name its file as gateway.keys_file, or set gateway.insecure = true"
             )
         keys = KeyRing(Path(section.keys_file)) if section.keys_file else None
         tokens = None

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from contextlib import suppress
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -11,6 +12,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response
 from starlette.types import Receive
 
+from clipper_agents.settings.error_messages import explained
 from clipper_gateway.callers import Caller
 from clipper_gateway.calls import Calls, PredictBody
 from clipper_gateway.errors import Refusal
@@ -27,6 +29,7 @@ MOST_FEEDBACK = 1_000
 MOST_WAIT_S = 60.0
 """Of a request for an answer: proxies end connections that are silent for longer."""
 LOOK_AGAIN_S = 0.5
+READ_AGAIN_BYTES = 65_536
 SMALL_BODY_BYTES, MOST_DECODING_US = 2_048, 40_000
 """Of JSON: what is decoded unseen, and how long anything else may take, in which nobody else is served. Kafka takes a
 record of 1 MiB, which has at most 116,000 numbers that are no small integers: they take 10 ms."""
@@ -80,9 +83,18 @@ def decoded(decoder: Any, body: bytes) -> Any:
     try:
         return decoder.decode(body)
     except (ValueError, RecursionError) as error:  # msgspec's own errors and UnicodeDecodeError are ValueErrors
-        half = _HALF_PAIR.search(body)  # which msgspec calls a truncated body
-        why = f"{half[0].decode()} is half of a surrogate pair" if half else error
-        raise Refusal(400, f"the body cannot be used: {why}") from error
+        raise Refusal(400, f"the body cannot be used: {_reason(error, body, decoder.type)}") from error
+
+
+def _reason(error: Exception, body: bytes, record: Any) -> str:
+    """What is wrong with a body: its field and value, where it is JSON and small enough to be read again."""
+    if half := _HALF_PAIR.search(body):  # which msgspec calls a truncated body
+        return f"{half[0].decode()} is half of a surrogate pair"
+    cause = error.__cause__ or error
+    with suppress(ValueError, RecursionError):
+        if isinstance(cause, msgspec.ValidationError) and len(body) <= READ_AGAIN_BYTES:
+            return explained(str(cause), msgspec.json.decode(body), record)
+    return str(error)
 
 
 async def _is_gone(receive: Receive) -> Literal[True]:
@@ -99,7 +111,6 @@ class OwnApi:
 
     # --- questions --------------------------------------------------------------------------------------------------
     async def predict(self, call: HttpCall) -> Response:
-        """Answer a query."""
         _check_json(call)
         query: PredictBody = decoded(_bodies, call.body)
         if query.application:
@@ -180,7 +191,6 @@ class OwnApi:
 
     # --- probes -----------------------------------------------------------------------------------------------------
     async def live(self, _: HttpCall) -> Response:
-        """Answer: who answers lives."""
         return json_response({"live": True})
 
     async def ready(self, _: HttpCall) -> Response:

@@ -69,7 +69,6 @@ class Calls:
             raise Refusal(429, text, retry_after_s=wait_s, reason="overloaded")
 
     async def predict(self, call: ServedCall, query: PredictBody) -> Prediction:
-        """Return the answer."""
         call.caller.require("predict", query.application)
         manifest = self.applications.manifest(query.application)
         self.shares.spend(call.caller, len(query.inputs or ()) - 1, least=0.0)

@@ -21,6 +21,7 @@ from clipper_agents.control.errors import RefusedChange, RestoreBrokenOff, Stale
 from clipper_agents.dead_letters.reader import NoSuchLetter
 from clipper_agents.observability.logging import event
 from clipper_stream.client import InvalidFeedback, InvalidQuery, PredictionTimeout, RecordTooLarge
+from clipper_stream.client.sender import MOST_RECORD_BYTES
 from clipper_stream.errors import ClipperError, SetupError
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ def refusal_of(error: BaseException) -> Refusal:
             text = "no answer came in time: it may still come, ask for it by the query's id"
             return Refusal(504, text, query_id=error.query_id, reason="late")
         case RecordTooLarge():
-            return Refusal(413, "the record is larger than Kafka takes: send fewer rows")
+            return Refusal(413, f"the record is larger than {MOST_RECORD_BYTES} bytes, Kafka's limit: send fewer rows")
         case _ if told := [status for status, kinds in _STATUSES if isinstance(error, kinds)]:
             return Refusal(told[0], str(error))
         case SetupError():

@@ -208,7 +208,8 @@ class GrpcServer:
         if isinstance(raw, bytes) and raw.startswith(GZIP):
             raw = _unpacked(raw, self._most_bytes)
         if not isinstance(raw, bytes):  # the end of the stream, which is too large a message's as well
-            raise Refusal(413, "no message came, or one that is larger than this gateway takes: send fewer rows")
+            what = f"no message came, or one of more than {self._most_bytes} bytes"
+            raise Refusal(413, f"{what}: send at most so many, and more rows in further requests")
         return raw
 
     # --- methods ----------------------------------------------------------------------------------------------------
@@ -289,12 +290,10 @@ class GrpcServer:
 
 
 def _connected(peer: str) -> str:
-    """Return the address of `ipv4:127.0.0.1:8081` or `ipv6:[::1]:8081`."""
     return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 def _unpacked(packed: bytes, most_bytes: int) -> bytes | None:
-    """Return the content of gzip, None where it is too large."""
     unpacking = zlib.decompressobj(wbits=31)
     try:
         found = unpacking.decompress(packed, most_bytes + 1)

@@ -128,7 +128,6 @@ def rows_of(tensor: Tensor, spec: InputSpec, most_rows: int = MOST_ROWS) -> list
 
 
 def _check_fits(tensor: Tensor, dtype: "np.dtype[Any]") -> None:
-    """Raise a `Refusal` where numbers of a request are none of the application's type; those of floats are rounded."""
     with np.errstate(invalid="ignore", over="ignore"):
         cast = tensor.data.astype(dtype)
     if not (np.isfinite(cast) if dtype.kind == "f" else cast == tensor.data).all():

@@ -54,7 +54,6 @@ class TokenClaims(msgspec.Struct, frozen=True):
 
     @property
     def scopes(self) -> set[str]:
-        """All scopes of the token."""
         return {one for claim in (self.scope, self.scp) for one in (claim.split() if isinstance(claim, str) else claim)}
 
 

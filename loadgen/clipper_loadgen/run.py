@@ -177,7 +177,6 @@ class LoadRun:
         return pacer(self._due_s, lambda due: loop.call_soon_threadsafe(release, due), tick_s=self._plan.linger_s)
 
     def _release(self, due: int) -> None:
-        """Let through the queries that are due, as many of them as may be outstanding."""
         self._due = due
         count = min(due, self.ledger.answered_count + self._plan.most_outstanding)
         if self._observer is not None:
@@ -194,7 +193,6 @@ class LoadRun:
                 self._on_answers([answer for answer in decoded if answer is not None], now_s)
 
     def _on_answers(self, answers: Sequence[AnswerStatus], now_s: float) -> None:
-        """Enter answers, release further queries, and plan feedback; answers to others' queries are passed over."""
         for answer in answers:
             query = self.script.query_of(answer.query_id)
             if query is None:
@@ -217,7 +215,6 @@ class LoadRun:
         await self._delayed.drained(self._plan.drain_s)
 
     def _stalled(self) -> bool:
-        """Nothing was sent or answered for `plan.drain_s`, though something was to be expected."""
         sent = self.ledger.sent_count
         if sent != self._sent_before:
             self._sent_before, self._last_event_s = sent, self._clock()

@@ -160,7 +160,6 @@ def encode_input(row: Any, kind: str) -> bytes:
 
 
 def _around_index(query: Query, partition: int, run: str, kind: str) -> tuple[bytes, bytes]:
-    """What stands in a query before its index, and from there to its input, which is the last field."""
     query.query_id, query.input = f"{partition}-{run}{_FILL}{_INDEX}", None
     head, _, rest = codec.queries.encode(query, kind).partition(_INDEX.encode())
     return head, rest.removesuffix(b"null}" if kind == codec.JSON else b"\xc0")

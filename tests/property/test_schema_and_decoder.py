@@ -22,8 +22,8 @@ SCHEMAS = {name: json.loads(generate_schemas.documents()[f"{name}.schema.json"])
 VALIDATORS = {name: jsonschema.Draft202012Validator(schema) for name, schema in SCHEMAS.items()}
 BETWEEN_FIELDS = (
     *("elements: a row has at most", "name each version once", "let their shares sum", "NaN", "64 bits"),
-    *("a table has columns, and nothing else has", "give each name once", "only floats and tables have them"),
-    *("is about absolute and squared losses", "is about absolute losses"),
+    *("name those of a table", "give each name once", "only floats and tables have them"),
+    *("is about absolute and squared losses", "label_margin"),
 )
 """Reasons of rules that no schema can state: between fields, and of values of any form."""
 SEARCH = settings(max_examples=40, suppress_health_check=list(HealthCheck))

@@ -112,6 +112,11 @@ def test_the_readme_is_short_and_its_layout_has_every_package():
     assert [name for name in packages if f"`{name}/`" not in layout] == []
 
 
+def test_no_page_installs_the_package_from_an_index_as_long_as_it_is_in_none():
+    says = re.compile(r"(pip|uv|pipx|uvx)\b[^\n]*[ '\"]clipper-stream\b(?!/)")
+    assert [relative(page) for page in PAGES if says.search(page.read_text())] == []
+
+
 def test_pages_give_only_commands_that_the_makefile_has_and_kill_no_process_by_name():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     for page in PAGES:

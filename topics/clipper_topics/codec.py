@@ -167,7 +167,7 @@ class Codec(Generic[T]):
     """
 
     def __init__(self, record: type[T]) -> None:
-        self._record, self._declared = record, inspect.type_info(record)
+        self.type, self._declared = record, inspect.type_info(record)
         self._is_strict = any(part.__struct_config__.forbid_unknown_fields for part in records_in([record]))
         self._decoders: dict[str, Any] = {
             JSON: msgspec.json.Decoder(record),
@@ -199,7 +199,7 @@ class Codec(Generic[T]):
         try:
             record: T = decoder.decode(value)
         except msgspec.ValidationError:
-            record = msgspec.convert(as_declared(_PARSERS[kind].decode(value), self._declared), self._record)
+            record = msgspec.convert(as_declared(_PARSERS[kind].decode(value), self._declared), self.type)
         return record
 
 

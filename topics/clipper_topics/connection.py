@@ -150,7 +150,8 @@ class KafkaConnection:
         except OSError as error:
             given = {name: getattr(self, name) for name in ("cafile", "certfile", "keyfile")}
             files = ", ".join(f"{VARIABLES[name]}={file}" for name, file in given.items() if file)
-            raise InvalidConnection(f"cannot read the certificates ({files}): {error}") from error
+            why = f"{error.strerror or error}: give PEM files that this user may read"
+            raise InvalidConnection(f"cannot read the certificates ({files}): {why}") from error
         return context
 
     def _check_names(self) -> None:

@@ -87,9 +87,9 @@ class EmbeddedBroker:
         """
         if self.pid is not None:
             return self
-        runtime = find_runtime()
         if self._given_port is not None and not is_free(self._given_port):
             raise PortTaken(f"port {self._given_port} of {LOOPBACK} is taken: give another one, or none")
+        runtime = find_runtime()
         if self._folder is None:
             self._folder = DataDir(Path(self._given_dir or tempfile.mkdtemp(prefix="clipper-kafka-")).absolute())
         for attempt in range(1, ATTEMPTS + 1):

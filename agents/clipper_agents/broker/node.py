@@ -195,7 +195,6 @@ class KafkaNode:
             raise self._failure(done.returncode, done.stdout + done.stderr)
 
     def _failure(self, exit_code: int | None, said: str) -> BrokerNotStarted:
-        """Return the node's own error message in terms of the user."""
         log_file = self.log_file
         if "Address already in use" in said:
             return PortTaken(f"port {self._ports.broker}, or the controller's, was taken: try again (log: {log_file})")

@@ -109,7 +109,6 @@ def replay_letters(
 
 
 async def _replay(deployment: DeploymentContext, positions: list[int]) -> bool:
-    """Replay the letters, and say what became of each; whether none was refused."""
     from clipper_agents.dead_letters.replay import replay_letters
 
     became: list[ReplayOutcome] = []
@@ -123,7 +122,6 @@ async def _replay(deployment: DeploymentContext, positions: list[int]) -> bool:
 
 
 def _summary(became: "Sequence[ReplayOutcome]", positions: Sequence[int]) -> list[str]:
-    """How many letters were sent, and how to go on when not all of them were come to."""
     sent = sum(one.sent_to is not None for one in became)
     lines, rest = [f"{sent} replayed, {len(became) - sent} not"], positions[len(became) :]
     if rest:

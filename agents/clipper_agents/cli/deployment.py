@@ -62,7 +62,6 @@ class DeploymentContext:
 
     @cached_property
     def settings(self) -> "Settings":
-        """The settings."""
         from clipper_agents.settings import load_settings
         from clipper_agents.settings.local_deployment import find_running
 
@@ -84,17 +83,14 @@ class DeploymentContext:
 
     @property
     def kafka(self) -> "KafkaConnection":
-        """How to reach its Kafka."""
         return self.settings.connection(os.environ)
 
     @property
     def catalogue(self) -> "Catalogue":
-        """Its topics."""
         return self.settings.catalogue
 
     @property
     def prefix(self) -> str:
-        """Prefix of its topics."""
         return self.settings.kafka.prefix
 
     def control_state(self) -> "ControlState":

@@ -158,7 +158,6 @@ def rollback_models(
 
 
 def _make(change: ChangeRequest, command: str, ref: str, application: str | None, **options: Any) -> None:
-    """Apply a rule to the application that is named, or else to the only one that names the version."""
     from clipper_agents.control import changes
     from clipper_agents.control.writer import check_seen
 
@@ -286,10 +285,12 @@ def test_model(
     """
     from clipper_agents.cli.model_target import alone, read_samples, read_target, with_fitted_row
     from clipper_stream.errors import ModelNotLoaded
+    from clipper_stream.models.registry import file_digest
     from clipper_stream.models.testing import check_model
 
     stated = {"runtime": runtime, "dtype": dtype, "shape": shape_of(shape), "parameters": parameters_of(parameters)}
     found, files = read_target(target, model, stated)
+    file_digest(found.runtime, found.uri)  # a file that is missing is told before rows that nobody can guess
     with suppress(ModelNotLoaded):  # it is the first finding
         found = with_fitted_row(found, files)
     row = found.input

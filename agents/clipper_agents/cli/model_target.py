@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,12 @@ def check_loads_here(models: Iterable[ModelManifest], files: FileRules) -> None:
 
 def _load_problem(files: FileRules, model: ModelManifest) -> str | None:
     try:
-        load_in_subprocess(_source(model, files), RowSpec.of(model.input))
+        _, fitted = load_in_subprocess(_source(model, files), RowSpec.of(model.input))
     except (OSError, ModelNotLoaded) as error:
         return f"model {model.ref}: {error}"
+    takes, stated = (fitted and fitted.shape) or (), model.input.shape or ()
+    if takes and stated and prod(takes) != prod(stated):
+        return f"model {model.ref}: it takes rows of shape {[*takes]}, its manifest says {stated}: correct input.shape"
     return None
 
 
@@ -145,7 +149,6 @@ def _runtime(text: str) -> str:
 
 
 def _declared(path: Path, ref: str | None) -> tuple[ModelManifest, FileRules]:
-    """The one manifest of a configuration, and what its `[models]` say."""
     settings = load_settings(path, {})
     models = settings.models
     chosen = [model for model in models if ref in (None, model.ref)]

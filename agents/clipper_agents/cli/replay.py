@@ -75,7 +75,6 @@ def verify(
 
 
 def _tell(deployment: DeploymentContext, found: "Verification") -> None:
-    """Leave a word for `status`."""
     from clipper_agents.control.host_reports import HostReports
     from clipper_topics.host_report import HostReport
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import signal
 import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -74,15 +73,8 @@ def _run(plan: "RerunPlan", summary: "RerunSummary") -> None:
     from clipper_agents.replay.rerun import rerun
 
     async def run() -> None:
-        loop, stop = asyncio.get_running_loop(), asyncio.Event()
-
-        def end(number: int) -> None:
-            """End with the next acknowledgements; a second signal has its usual effect, since Kafka may be away."""
-            stop.set()
-            loop.remove_signal_handler(number)
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, end, number)
+        stop = asyncio.Event()
+        exits.end_on_signals(stop.set, lambda: "brokers acknowledge what was sent, if one answers")
         with progress("sending") as update:
 
             def show(total: int) -> None:

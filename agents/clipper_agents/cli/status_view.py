@@ -61,7 +61,6 @@ def _cluster_tables(cluster: ClusterStatus) -> Iterator[RenderableType]:
 
 
 def _topic_row(topic: TopicStatus) -> Iterator[tuple[str, ...]]:
-    """Yield a row when the topic has a problem."""
     if topic.leaderless or topic.under_replicated:
         lists = (",".join(map(str, partitions)) for partitions in (topic.leaderless, topic.under_replicated))
         yield (topic.name, str(topic.partitions), *lists)

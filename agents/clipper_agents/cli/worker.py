@@ -119,7 +119,6 @@ def _start(
     logs: "LogOptions",
     ends_with_stdin: bool,
 ) -> int | None:
-    """Prepare the process, and return the port of its probes; None when it was told to end before Kafka answered."""
     from clipper_agents.kafka.startup_check import wait_for_access
     from clipper_agents.observability.probes import ProbeServer
     from clipper_agents.supervisor.process import end_with_stdin

@@ -17,7 +17,7 @@ from clipper_topics.connection import KafkaConnection
 from clipper_topics.control_keys import application_key, model_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
-KEPT = "what is live differs from the configuration and stays: `apply` publishes the latter, `export` writes the former"
+KEPT = "what is live differs from the configuration and stays: `apply`, or `up --apply`, publishes the configuration"
 
 
 def with_digests(

@@ -62,7 +62,6 @@ def manifest_lines(title: str, before: Manifest | None, after: Manifest | None) 
 
 
 def _fields(manifest: Manifest) -> dict[str, Any]:
-    """Return every field as a plain value, those with their default too."""
     return {
         field.name: msgspec.to_builtins(getattr(manifest, field.name)) for field in msgspec.structs.fields(manifest)
     }
@@ -115,7 +114,6 @@ def as_toml(published: Manifests) -> str:
 
 
 def _table(kind: str, content: dict[str, Any]) -> str:
-    """Return one table of an array in its long form; tomli_w would write short tables inline."""
     return "[" + tomli_w.dumps({kind: content}).replace("]\n", "]]\n", 1)
 
 

@@ -248,7 +248,6 @@ def _quoted(text: str) -> str:
 
 
 def _compare(kind: str, label: str, output: str, several_rows: bool) -> float | None:
-    """Return the loss in [0, 1] of an output; None where the label cannot be compared with it."""
     said, found = value_of(label), value_of(output)
     try:
         if several_rows:

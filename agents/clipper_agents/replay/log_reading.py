@@ -140,7 +140,6 @@ def shared_out(spans: Sequence[PartitionSpan], processes: int) -> list[list[Part
 
 
 def _read(share: _Share) -> Counter[str]:
-    """Read a share into tables, in a process that does nothing else, and count the records."""
     gc.disable()  # records refer to nothing that refers back
     try:
         return asyncio.run(_read_tables(share))

@@ -93,7 +93,6 @@ def _run(job: tuple[ModelManifest, FileRules, Queries]) -> tuple[Queries, ModelA
 
 @cache
 def _loaded(named: str, spec: RowSpec, files: FileRules) -> Model:
-    """Load the model once a process."""
     model = load_model(*json.loads(named), columns=spec.columns, files=files)
     warm_up(model, spec.sample(1))
     return model

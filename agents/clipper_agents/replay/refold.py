@@ -228,7 +228,6 @@ class PartitionFold:
         self.folded += len(records)
 
     def _joined(self, records: Sequence[Record]) -> list[JoinedFeedback]:
-        """Return the feedback that can be read, with what it is about."""
         readable = []
         for record in records:
             try:

@@ -170,7 +170,6 @@ class Rerun:
             await asyncio.wait(self._under_way)
 
     async def _wait_until_due(self, at_ms: int, stop: asyncio.Event) -> None:
-        """Wait until a record of this time is due, or the run is stopped."""
         now_s = asyncio.get_running_loop().time()
         if self._summary.first_ms is None:
             self._summary.first_ms, self._started_s = at_ms, now_s
@@ -233,7 +232,6 @@ async def in_time_order(
 
 
 async def _catalogue(place: RerunEndpoint) -> Catalogue:
-    """Return the topics of a deployment with their actual number of partitions."""
     found, topics = Catalogue(prefix=place.prefix), await existing_topics(place.kafka, place.prefix)
     partitions = checked_partitions(found.queries, topics.get(found.queries))
     checked_partitions(found.feedback, topics.get(found.feedback), partitions)

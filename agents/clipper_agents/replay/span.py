@@ -48,7 +48,6 @@ class Span:
 
     @property
     def horizon_ms(self) -> float:
-        """The horizon in milliseconds."""
         return float("inf") if self.horizon_s is None else self.horizon_s * 1_000
 
 
@@ -128,7 +127,6 @@ async def range_between(
 
 
 async def _offset_at(reader: LogReader, tp: TopicPartition, at_ms: int | None, there: Range) -> int:
-    """Return the first offset at or after a time; the first of all without a time, the end if all are older."""
     if at_ms is None:
         return there.first
     return min(there.end, (await reader.offsets_at([tp], at_ms)).get(tp, there.end))

@@ -141,7 +141,6 @@ def _misplaced(table: SelectionTable, application: str | None) -> Iterator[RowMi
 
 
 async def _whole(logs: Logs, topic: str, partition: int) -> int:
-    """Return the end of a log that has its first record."""
     start, end = await logs.bounds(topic, partition)
     if start:
         raise BeginningDeleted(

@@ -256,7 +256,6 @@ def _labels(trial: _Trial) -> int:
 
 
 def _rounded_up(number: float) -> float:
-    """Return the next number of one digit."""
     digit = 10.0 ** math.floor(math.log10(number))
     return math.ceil(number / digit) * digit
 

@@ -225,7 +225,6 @@ class RouterProcess:
         return table
 
     async def _refer_to_topics(self) -> None:
-        """Find the topics that this process refers to, and forget what it knows of earlier ones of their names."""
         catalogue, ids = self._settings.catalogue, self.app.topic_ids
         indexed = (*catalogue.logs, catalogue.selection_changelog)
         others = (catalogue.outputs, catalogue.selection, catalogue.control, catalogue.hosts, catalogue.feedback_acks)
@@ -264,7 +263,6 @@ class RouterProcess:
         self._caches.keep_only(owned)
 
     async def _unread(self) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
-        """Return the next offsets to read: of the queries of owned partitions, and of the feedback of all."""
         catalogue = self._settings.catalogue
         everywhere = [(catalogue.feedback, number) for number in range(catalogue.partitions)]
         owned = [(catalogue.queries, number) for number in self.app.owned_partitions(catalogue.queries)]

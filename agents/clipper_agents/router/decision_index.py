@@ -258,7 +258,6 @@ class PartitionIndex:
     def _first(
         self, asked: Sequence[Asked], between: Callable[[float, float], tuple[float, float]]
     ) -> list[DecisionMatch | None]:
-        """Return the first decision in log order of each application and of the time that `between` gives."""
         matches: list[DecisionMatch | None] = [None] * len(asked)
         missing, horizon_ms = list(range(len(asked))), self._horizon_s * 1000
         for age in sorted(self._ages):

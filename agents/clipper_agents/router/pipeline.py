@@ -207,7 +207,6 @@ class QueryPipeline:
         return {query: match.logged for query, match in enumerate(matches) if match is not None and match.own}
 
     def _choices(self, batch: QueryBatch) -> tuple[Application | None, Choices]:
-        """Return the application of a batch, and its policy's choice in each context of the queries."""
         application = self._stores.registry.applications.get(batch.application)
         if application is None:
             return None, {}

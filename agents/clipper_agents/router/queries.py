@@ -134,7 +134,6 @@ class QueryAgent:
                 yield from batches
 
     def _refuse(self, partition: int, undecodable: Refused, generation: int) -> None:
-        """Have records that hold no query stored as dead letters, and then acknowledge them."""
         offsets = [record.offset for record, _ in undecodable]
         topic = undecodable[0][0].topic
         self._metrics.counter("clipper_dead_letters_total", topic, "undecodable").inc(len(offsets))

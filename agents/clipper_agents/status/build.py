@@ -47,6 +47,8 @@ SHOWN_CHANGES = 5
 NOT_SHOWN: Mapping[str, Any] = {"before": None, "after": None, "feedback_ends": [], "rows": None}
 """Of a change: its manifests and the selection state of then."""
 RETIRED_SHOWN_S = 86_400.0
+STARTS_WITHIN_S = 150.0
+"""So long `up` waits for a host; one that has said for longer that it starts was killed meanwhile."""
 JOINS_WITHIN_S = 15.0
 """A process that serves is a member; while its group divides the partitions anew it may be none."""
 DRIFT_SHOWN_S = 7 * 86_400.0
@@ -135,6 +137,7 @@ class StatusBuilder:
                 members = {member.instance for member in group.members}
                 unheard = {one.instance for one in reports if self._is_known(one)} - members
                 ready = members - {one.instance for one in reports} | ready - unheard
+            recent_ms = 1000 * (self.now_s - STARTS_WITHIN_S)
             is_known = not manifest.colocated and (group is not None or bool(self.facts.hosts.reports))
             self._models[ref] = ModelStatus(
                 ref=ref,
@@ -143,7 +146,7 @@ class StatusBuilder:
                 replicas=wanted_hosts(manifest),
                 hosts=len(ready) if is_known else None,
                 unheard=() if manifest.retired else tuple(sorted(unheard)),
-                starting=tuple(one.instance for one in reports if one.state in {"starting", "draining"}),
+                starting=tuple(one.instance for one in reports if one.state == "starting" and one.at_ms > recent_ms),
                 failed={
                     one.instance: one_line(one.reason or "no reason given") for one in reports if one.state == "failed"
                 },
@@ -156,7 +159,6 @@ class StatusBuilder:
 
     @cached_property
     def _reports(self) -> Mapping[str, Sequence[HostReport]]:
-        """What hosts said last, by version."""
         found = defaultdict[str, list[HostReport]](list)
         for report in sorted(self.facts.hosts.reports.values(), key=attrgetter("instance")):
             found[report.model].append(report)
@@ -209,7 +211,6 @@ class StatusBuilder:
             )
 
     def _retired(self, manifest: ApplicationManifest) -> list[str]:
-        """Versions that left the application within the last day."""
         since_ms = 1000 * (self.now_s - RETIRED_SHOWN_S)
         recent = [each for each in self.facts.changes_of(manifest.name) if each.at_ms > since_ms]
         had = {ref for change in recent for ref in (change.model, *refs_of(change.before)) if ref is not None}

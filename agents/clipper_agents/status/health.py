@@ -52,7 +52,6 @@ def board(status: Status, applications: Sequence[ApplicationStatus]) -> Sequence
 
 
 def _frozen(group: GroupStatus) -> set[str]:
-    """Names of the members that finish nothing of what waits in their partitions."""
     stuck = {(one.topic, one.partition) for one in group.waiting if one.stands_still}
     owned = {(one.instance, topic, at) for one in group.members for topic, of in one.partitions.items() for at in of}
     return {instance for instance, *place in owned if (*place,) in stuck}

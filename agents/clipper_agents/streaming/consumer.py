@@ -179,7 +179,6 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
         return dict.fromkeys(asked, 0) | await self._committed_offsets(asked)
 
     async def _committed_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return what the group has committed of partitions, of the topics that are there now."""
         ids = self.app.topic_ids
         await ids.learn(self._member._client, {tp.topic for tp in partitions})
         found: dict[TopicPartition, int] = {}

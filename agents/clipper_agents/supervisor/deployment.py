@@ -113,6 +113,16 @@ class Deployment:
         child = self.supervisor.children.get(GATEWAY)
         return child.fields.get(field) if child else None
 
+    def waits_for(self) -> str:
+        """What its end would wait for, and how long at most: gateway, routers and the rest drain one after another."""
+        drains_s = {"gateway": 0.0, "router": 0.0, "host": 0.0}
+        for name, child in self.supervisor.children.items():
+            stage = role if (role := role_of(name)) in drains_s else "host"
+            drains_s[stage] = max(drains_s[stage], child.spec.drain_s)
+        longest_s = sum(drains_s.values())
+        found = [f"queries in flight are answered, within {longest_s:g} s"] if longest_s else []
+        return ", then ".join([*found, "Kafka stops" if self.broker else "it disconnects"])
+
     async def start(self) -> None:
         """Start everything; returns when a query sent now will be answered. On any error nothing is left."""
         since_s = time.monotonic()
@@ -221,7 +231,6 @@ class Deployment:
         return sum(role_of(name) == role and (bool(child.fields) or not ready) for name, child in children)
 
     def _unready(self) -> list[str]:
-        """Say which children do not serve, and what `status` finds wrong with brokers and groups, in sentences."""
         children = self.supervisor.children.items()
         own = [f"{name} does not serve: {child.reason or 'it starts'}" for name, child in children if not child.fields]
         if own or self._watch is None or (cluster := self._watch.newest) is None:
@@ -238,7 +247,6 @@ class Deployment:
             event(log, "no gateway, the deployment goes on without it", logging.ERROR, reason=error)
 
     async def _publish(self) -> list[ModelManifest]:
-        """Publish the configuration as far as it may be, and return those of its models that are in force."""
         replication = self.settings.kafka.replication
         await ensure_topics(self.connection, self.catalogue, replication_factor=replication)
         published = await read_manifests(self.connection, self.catalogue)
@@ -273,7 +281,6 @@ class Deployment:
             fleet.withdraw(name)  # whatever it said of itself, it is gone: also when it had no time to say so
 
     async def _with_embedded_broker(self, run_dir: Path) -> Settings:
-        """Start it; the settings with its address, and with temporary folders if its data is temporary."""
         section, temporary = self.settings.broker, self.settings.forgets
         self.broker = EmbeddedBroker(section.data_dir, section.port, section.heap_mib)
         self._stack.push_async_callback(asyncio.to_thread, self.broker.stop)

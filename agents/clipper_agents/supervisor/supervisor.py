@@ -110,8 +110,9 @@ class Supervisor:
             self._children.pop(name, None)
 
     def kill(self) -> None:
-        """SIGKILL to all children, which are then started again."""
+        """SIGKILL to all children, none of which is started again."""
         for child in self._children.values():
+            child.stopping.set()
             child.kill()
 
     async def __aenter__(self) -> Self:
@@ -126,6 +127,7 @@ class SupervisedProcess:
 
     Attributes:
         process: The present run, None before the first and between two.
+        stopping: Set when it is to end for good.
         reason: Why it does not serve: how it ended, how often in a row, and when it is tried again; None while it does,
             and before its first end.
     """
@@ -138,7 +140,7 @@ class SupervisedProcess:
         self._failures = 0
         self._was_ready = False
         self._gave_up: ChildNotReady | None = None
-        self._stopping, self._serves = asyncio.Event(), asyncio.Event()
+        self.stopping, self._serves = asyncio.Event(), asyncio.Event()
         self._task = asyncio.create_task(self._keep(), name=f"keep {spec.name}")
 
     @property
@@ -175,7 +177,7 @@ class SupervisedProcess:
 
     async def stop(self) -> None:
         """End it, first by SIGTERM, and do not start it again."""
-        self._stopping.set()
+        self.stopping.set()
         self._serves.clear()
         if self.process:
             await self.process.stop()
@@ -185,14 +187,14 @@ class SupervisedProcess:
             await self._task
 
     async def _keep(self) -> None:
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             try:
                 end, is_hopeless, words = await self._run()
             except OSError as error:
                 why = f"cannot start {self.spec.command[0]}: {error}"
                 self._give_up(f": {why}", why)
                 return
-            if self._stopping.is_set():
+            if self.stopping.is_set():
                 return
             self._failures += 1
             last_line = f"last line: {words[-1]}" if words else NO_WORDS

@@ -30,6 +30,7 @@ from clipper_agents.settings import Settings
 from clipper_agents.settings.load import is_setting
 from clipper_agents.supervisor.process import ChildSpec
 from clipper_agents.threads import ONE_THREAD
+from clipper_stream.errors import install_command
 from clipper_topics.manifests import ModelManifest
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class Workers:
         section = self._settings.gateway
         missing = [module for module in needs if find_spec(module) is None]
         if section.enabled and missing:
-            remedy = "pip install 'clipper-stream[gateway]'"
+            remedy = install_command(GATEWAY)
             event(log, "no gateway for HTTP and gRPC", missing=",".join(missing), remedy=remedy)
         specs = self._specs([GATEWAY] if section.enabled and not missing else [], GATEWAY, GATEWAY)
         return [replace(spec, drain_s=section.drain_s + ENDS_WITHIN_S) for spec in specs]

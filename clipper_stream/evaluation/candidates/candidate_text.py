@@ -131,7 +131,6 @@ def _hint(name: str, known: Sequence[str]) -> str:
 
 
 def _by_context(states: Mapping[Place, SelectionState]) -> dict[str | None, SelectionState]:
-    """Merge states over partitions, in partition order."""
     places = sorted(states, key=lambda place: place[1])
     contexts = dict.fromkeys(context for context, _ in places)
     return {context: merge(states[place] for place in places if place[0] == context) for context in contexts}

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipper_stream.errors import InvalidSetting
+from clipper_stream.errors import InvalidSetting, install_command
 from clipper_stream.evaluation.results import Estimate, Evaluation
 from clipper_stream.html_tables import labelled
 
@@ -45,7 +45,7 @@ def render_page(evaluation: Evaluation) -> str:
 
         environment = page_environment(TEMPLATES)
     except ImportError as error:
-        raise InvalidSetting(f"the page needs {error.name}: pip install 'clipper-stream[replay]'") from error
+        raise InvalidSetting(f"the page needs {error.name}: {install_command('replay')}") from error
     environment.filters |= {"number": number, "interval": interval}
     return environment.get_template("evaluation.html").render(
         title=f"Replay of {evaluation.application}",

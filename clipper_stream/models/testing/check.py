@@ -38,7 +38,6 @@ class Report:
 
     @property
     def broken(self) -> list[Finding]:
-        """Findings of broken laws."""
         return [finding for finding in self.findings if finding.state == "broken"]
 
 

@@ -98,8 +98,6 @@ class Doer(NamedTuple):
 
 
 def _model_change(rule: Callable[[Manifests, str, str], Plan], title: str) -> Doer:
-    """Return how a rule about a version of an application is applied."""
-
     async def preview(target: Target, form: ActionForm) -> ActionPreview:
         state, name = await read_control(*target), form.application
         lines = [*plan_lines(state, rule(state.manifests, name, form.model))]

@@ -186,7 +186,6 @@ class LiveView:
             self.stale_reason = f"{SILENT} since {time.strftime('%H:%M:%SZ', time.gmtime(self.at_s))}"
 
     async def _read(self) -> None:
-        """Read what the topics hold, then what comes."""
         kafka, catalogue = self._kafka, self._catalogue
         partitions = await readable_partitions(kafka, catalogue)
         checked_partitions(catalogue.control, sum(tp.topic == catalogue.control for tp in partitions))

@@ -201,7 +201,6 @@ def _interval(name: str, value: float, lower: float, upper: float) -> dict[str, 
 
 
 def _mean(points: list[Point]) -> Point:
-    """Means of the points' figures, each over the points that have it."""
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for point in points:
         for version, figures in point.items():
@@ -214,7 +213,6 @@ def _mean(points: list[Point]) -> Point:
 
 
 def _packed(point: Point, refs: Sequence[str]) -> bytes:
-    """The figures of the application, then those of these versions: the low bytes of all, and the high ones."""
     columns = [(point.get("", {}), APPLICATION_FIGURES), *((point[ref], VERSION_FIGURES) for ref in refs)]
     values = [figures.get(name, math.nan) for figures, names in columns for name in names]
     halves = ((np.array(values, np.float32).view(np.uint32) + 0x8000) >> 16).astype("<u2")

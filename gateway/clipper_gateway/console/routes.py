@@ -113,7 +113,6 @@ class Console:
         ]
 
     def start(self) -> None:
-        """Begin to follow the topics."""
         self._task = asyncio.create_task(run_again(self._view.run), name="console")
 
     async def stop(self) -> None:
@@ -224,7 +223,6 @@ class Console:
         return self._dialog(call, "actions/done.html", lines=lines, application=form.application)
 
     def _asked(self, call: HttpCall, *, is_own: bool = True) -> dict[str, list[str]]:
-        """The fields of a form, which a page of this console has sent."""
         try:
             fields = parse_qs(call.body.decode(), keep_blank_values=True, max_num_fields=MOST_LETTERS + 20)
         except ValueError as error:

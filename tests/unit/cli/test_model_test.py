@@ -79,8 +79,6 @@ def test_samples_of_a_file_are_asked_about_and_those_that_nobody_can_guess_are_a
     (tmp_path / "rows.jsonl").write_text("[1, 2, 3]\n[4, 5, 6]\n[7, 8, 9]\n")
     code, text, _ = ended(SUM, f"--rows rows.jsonl {QUICK}")
     assert (code, "3 rows answered in one call" in text) == (exits.OK, True)
-    code, _, err = ended(SUM, "")
-    assert (code, "give some (--rows FILE), or the shape of one (--shape 64)" in err) == (exits.SETUP, True)
 
 
 @pytest.mark.parametrize("options", ["--shape a", "--parameters {", "--parameters []"])
@@ -195,8 +193,6 @@ def test_rows_are_read_from_lines_and_from_an_array_and_what_holds_none_is_refus
         (lambda: manifest_of("SVM:2", {"uri": "m:f"}), "model SVM:2: name = 'SVM': expected str of lower case"),
         (lambda: manifest_of("svm", {"uri": "m:f"}), "model svm: version = '': expected str of letters"),
         (lambda: manifest_of("svm:2", {"uri": "m:f", "shape": [2**30]}), "has 1073741824 elements"),
-        (lambda: manifest_of("rf:1", {"uri": "rf.bin"}), "known file: give --runtime, one of python, sklearn"),
-        (lambda: read_target("models/thing", None, {}), "give --runtime"),
     ],
 )
 def test_a_model_that_is_none_is_refused_with_its_key(refused, said):

@@ -163,7 +163,7 @@ async def test_other_machines_are_let_in_without_keys_only_on_request_and_the_no
     section = GatewaySection(**settings)
     assert may_start(section) == (notice is not None)
     if notice is None:
-        with pytest.raises(InvalidSetting, match=r"clipper-stream keys create NAME.*--insecure"):
+        with pytest.raises(InvalidSetting, match=r"clipper-stream keys create NAME.*gateway.insecure = true"):
             Access.from_settings(section)
         return
     access = Access.from_settings(section)

@@ -172,9 +172,10 @@ def test_without_traffic_or_reports_shares_and_hosts_are_unknown() -> None:
     found = digits(silent, cluster=with_lag("svm:1", 0, "host.svm.1.0"))
     assert [one.declared.hosts for one in found.versions][:3] == [1, None, None]
     report(silent, "svm:1", "host.svm.1.0", "draining")
-    report(silent, "svm:1", "host.svm.1.1", "starting")
+    report(silent, "svm:1", "host.svm.1.1", "starting", ago_s=149)
+    report(silent, "svm:1", "host.svm.1.2", "starting", ago_s=150)
     model = digits(silent).versions[0].declared
-    assert (model.hosts, model.starting) == (0, ("host.svm.1.0", "host.svm.1.1")), "neither is ready"
+    assert (model.hosts, model.starting) == (0, ("host.svm.1.1",)), "none is ready, and the third was killed"
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,14 @@ async def test_a_child_that_is_not_ready_is_given_up_and_the_others_are_not(arou
     assert await around.supervisor.children["b"].wait_ready()
 
 
+async def test_what_is_killed_for_good_is_not_started_again(around):
+    await around.start(SERVING, DEAF)
+    children = [*around.supervisor.children.values()]
+    around.supervisor.kill()
+    await around.supervisor.stop()
+    assert ([child.starts for child in children], around.delays) == ([1, 1], [])
+
+
 async def test_a_program_that_does_not_exist_is_named(around):
     with pytest.raises(ChildNotReady, match="cannot start /no/such/program"):
         await around.supervisor.start([ChildSpec(name="a", command=("/no/such/program",))])

@@ -44,37 +44,6 @@ def test_a_sasl_connection_gives_both_clients_the_credential_whatever_the_case_o
     assert connection.librdkafka()["sasl.mechanism"] == "PLAIN"
 
 
-SASL_PLAINTEXT = {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SSL_CAFILE": "ca.pem"}
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"KAFKA_BOOTSTRAP_SERVERS": ""}, "set KAFKA_BOOTSTRAP_SERVERS"),
-        ({"KAFKA_BOOTSTRAP_SERVERS": " "}, "KAFKA_BOOTSTRAP_SERVERS is empty"),
-        ({"KAFKA_SECURITY_PROTOCOL": "TLS"}, "KAFKA_SECURITY_PROTOCOL='TLS': use one of PLAINTEXT, SSL"),
-        ({"KAFKA_SECURITY_PROTOCOL": "PLAINTEXT"}, "KAFKA_SASL_MECHANISM is set, but PLAINTEXT ignores it"),
-        ({"KAFKA_SASL_MECHANISM": "GSSAPI"}, "KAFKA_SASL_MECHANISM='GSSAPI': use one of PLAIN"),
-        ({"KAFKA_SASL_PASSWORD": ""}, "KAFKA_SASL_PASSWORD is not set"),
-        ({"KAFKA_SASL_USERNAME": ""}, "KAFKA_SASL_USERNAME is not set"),
-        ({"KAFKA_SASL_USERNAME": "", "KAFKA_SASL_PASSWORD": ""}, "SASL_SSL needs KAFKA_SASL_USERNAME"),
-        ({"KAFKA_SSL_CERTFILE": "c.pem"}, "KAFKA_SSL_KEYFILE is not set"),
-        ({"KAFKA_SSL_KEYFILE": "k.pem"}, "KAFKA_SSL_CERTFILE is not set"),
-        ({"KAFKA_SECURITY_PROTOCOL": "SSL"}, "KAFKA_SASL_MECHANISM is set, but SSL ignores it"),
-        ({"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SASL_MECHANISM": ""}, "KAFKA_SASL_USERNAME is set, but SSL"),
-        (
-            SASL_PLAINTEXT,
-            "KAFKA_SSL_CAFILE is set, but SASL_PLAINTEXT ignores it: set KAFKA_SECURITY_PROTOCOL=SASL_SSL",
-        ),
-    ],
-)
-def test_settings_that_do_not_fit_together_are_refused_by_name_and_without_the_password(changes, message):
-    with pytest.raises(InvalidConnection) as raised:
-        KafkaConnection.from_environment(SASL | changes)
-    assert message in str(raised.value)
-    assert "xyzzy" not in str(raised.value) + repr(KafkaConnection.from_environment(SASL))
-
-
 def test_what_is_sent_to_log_in_is_not_logged_at_debug_level(caplog):
     KafkaConnection("a:1", security_protocol="SASL_PLAINTEXT", username="ada", password="xyzzy").aiokafka()
     logger = logging.getLogger("aiokafka.conn")
