@@ -87,10 +87,10 @@ class Week:
 
     def columns(self):
         """The decisions, as `replay export` writes them."""
-        revision, asked, served, chance, loss, fed, *_ = zip(*self.rows, strict=True)
+        revision, asked, served, chance, loss, told, *_ = zip(*self.rows, strict=True)
         propensity = np.array([[one.get(model, 0.0) for model in MODELS] for one in asked])
         chosen = np.array([[model in one for model in MODELS] for one in served])
-        losses, fed, numbers = np.array(loss), np.array(fed), np.arange(len(self.rows))
+        losses, fed, numbers = np.array(loss), np.array(told), np.arange(len(self.rows))
         at_ms = START_MS + STEP_MS * numbers
         manifests = {one.revision: one for one in self.control.past_manifests("shop")}
         return logged(
