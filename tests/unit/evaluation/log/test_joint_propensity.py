@@ -36,7 +36,7 @@ def test_all_are_asked_together_as_the_configuration_of_the_decision_says(column
 
 def test_a_pair_of_a_canary_counts_by_the_configuration_of_its_own_revision():
     """The canary is finished: under the last revision nothing is on trial."""
-    columns = {name: np.repeat(np.asarray(value), 2, axis=0) for name, value in PAIR.items() if name != "served_propensity"}
+    columns = {name: np.repeat(np.asarray(PAIR[name]), 2, axis=0) for name in ("propensity", "served")}
     configs = {4: Configuration(trials=CANARY), 5: Configuration()}
     found = logged(loss=np.zeros((2, 3)), revision=[4, 5], configs=configs, **columns)
     assert joint_propensity(found, ["m0:1", "m2:1"]).tolist() == [0.125, 0.0]
