@@ -183,7 +183,7 @@ def test_a_deploy_waits_for_the_first_host_and_tells_why_it_failed(shell, kafka,
 def test_a_deploy_publishes_nothing_that_does_not_load_here(shell, kafka, catalogue):
     shell("apply")
     here = ("model", "deploy", "svm:2", "--uri", "models_of_the_shell:svm", "-a", "digits")
-    said = "error: nothing is published, because svm:2 does not load on this machine: model 'models_of_the_shell:svm'"
+    said = "error: nothing is published, because not every model loads on this machine; where only its hosts can load"
     shell(*here, code=exits.SETUP, said=said)
     assert [line.split()[0] for line in shell("model", "list")] == ["model", "svm:1"]
     assert catalogue.requests("svm", "2") not in asyncio.run(existing_topics(kafka, catalogue.prefix))
