@@ -51,10 +51,11 @@ class TextTable:
                 for cell, width in zip(row, widths, strict=False)
             ]
             for parts in zip_longest(*cells, fillvalue=Text()):
-                line = Text()
+                line = Text(no_wrap=True)
                 for name, part, width in zip(self.headings, parts, widths, strict=False):
                     blanks = " " * (width - part.cell_len)
-                    line.append_text(Text(blanks) + part if name in self.right else part + Text(blanks)).append(gap)
+                    before, after = (blanks, gap) if name in self.right else ("", blanks + gap)
+                    line.append(before).append_text(part).append(after)
                 line.rstrip()
                 yield line
 
@@ -105,7 +106,8 @@ def console(columns: int = PIPE_COLUMNS, *, stderr: bool = False) -> "Console":
     class PlainConsole(Console):
         def render(self, renderable: "RenderableType", options: "ConsoleOptions | None" = None) -> "Iterator[Segment]":
             for one in super().render(renderable, options):
-                yield one if one.control else one._replace(text="\n".join(map(plain, one.text.split("\n"))))
+                ready = one.control or one.text.isprintable()
+                yield one if ready else one._replace(text="\n".join(map(plain, one.text.split("\n"))))
 
     settings: dict[str, Any] = {"stderr": stderr, "highlight": False, "markup": False, "emoji": False}
     found = PlainConsole(**settings)

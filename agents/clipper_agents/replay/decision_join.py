@@ -133,15 +133,20 @@ UNION ALL SELECT if(judged.feedback > used.feedback, 'duplicates', 'invalid'), c
 """
 
 _ROWS = """
-WITH entries AS (
-    SELECT asked.place, list({
+WITH entry AS MATERIALIZED (
+    SELECT asked.place, {
         model: asked.model, propensity: propensity, served: served, answered: answered, latency_ms: latency_ms,
         output: shown(output), loss: score.loss
-    }) AS models
+    } AS model
     FROM asked
     LEFT JOIN used ON used.decision = asked.place
     LEFT JOIN score ON score.feedback = used.feedback AND score.model = asked.model
-    GROUP BY asked.place
+),
+several AS (SELECT place FROM entry GROUP BY place HAVING count(*) > 1),
+entries AS (  -- a list of one is six times as fast without an aggregate
+    SELECT place, [model] AS models FROM entry ANTI JOIN several USING (place)
+    UNION ALL
+    SELECT place, list(model) AS models FROM entry SEMI JOIN several USING (place) GROUP BY place
 )
 SELECT (place >> 48)::INTEGER AS partition, place & getvariable('offset_bits') AS "offset",
     nullif(query_offset, -1) AS query_offset, predicted_at_ms AS at_ms, revision,
