@@ -78,7 +78,6 @@ class Window(Generic[T]):
         self._waiting = 0
 
     def __len__(self) -> int:
-        """Number of rows that wait."""
         return self._waiting
 
     def add(self, item: T, shape: Hashable, deadline_s: float, now_s: float) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, Self, Unpack
 
 from clipper_stream.answers import Answer, QueryOptions, Truth, answer_of
-from clipper_stream.blocking_client import BlockingClient, blocking
+from clipper_stream.blocking_client import BlockingClient, blocking, constructed_as
 from clipper_stream.client.client_records import (
     Prepared,
     place_feedback,
@@ -339,23 +339,9 @@ class SyncClient(BlockingClient[Client]):
         client.feedback(answer, label=3)
     """
 
-    def __init__(
-        self,
-        kafka: str | KafkaConnection,
-        *,
-        prefix: str = "clipper",
-        content_type: str = JSON,
-        send_timeout_s: float = 5.0,
-        raise_refusals: bool = True,
-    ) -> None:
-        client = Client(
-            kafka,
-            prefix=prefix,
-            content_type=content_type,
-            send_timeout_s=send_timeout_s,
-            raise_refusals=raise_refusals,
-        )
-        super().__init__(client, ClientClosed)
+    @constructed_as(Client.__init__)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(Client(*arguments, **options), ClientClosed)
 
     predict = blocking(Client.predict)
     predict_many = blocking(Client.predict_many)

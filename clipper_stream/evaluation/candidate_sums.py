@@ -1,8 +1,4 @@
-"""What is summed about a candidate on the way through a log, and how for those that stay as they are.
-
-Rules of this file:
-- Of a candidate that does not learn every estimator is summed, in one way through the log for all such candidates.
-"""
+"""What is summed on the way through a log: of candidates that stay as they are, for all and every estimator in one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -33,10 +33,7 @@ MOSTLY = 0.95
 class LearningBasis:
     """What a log holds of the decisions that count for a learning candidate.
 
-    Attributes:
-        reference: Logged losses.
-        whole: Decisions of which the losses of all of its models are known.
-        least_propensity: The least probability with which one of its models was scored, in (0, 1].
+    Of the `whole` ones the losses of all of its models are known; none was scored with less than `least_propensity`.
     """
 
     reference: BlockSums

@@ -18,7 +18,7 @@ import httpx
 import msgspec
 
 from clipper_stream.answers import Answer, QueryOptions, Truth, answer_of
-from clipper_stream.blocking_client import BlockingClient, blocking
+from clipper_stream.blocking_client import BlockingClient, blocking, constructed_as
 from clipper_stream.errors import InvalidSetting, shown
 from clipper_stream.errors import plain as printable
 from clipper_stream.http.errors import BY_STATUS, AnswerTimeout, GatewayUnavailable, HttpProblem, RequestRefused
@@ -206,17 +206,9 @@ class SyncHttpClient(BlockingClient[HttpClient]):
         client.feedback(answer, label=3)
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        api_key: str | None = None,
-        timeout_s: float = 10.0,
-        retries: int = 5,
-        raise_refusals: bool = True,
-    ) -> None:
-        client = HttpClient(url, api_key=api_key, timeout_s=timeout_s, retries=retries, raise_refusals=raise_refusals)
-        super().__init__(client, GatewayUnavailable)
+    @constructed_as(HttpClient.__init__)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(HttpClient(*arguments, **options), GatewayUnavailable)
 
     predict = blocking(HttpClient.predict)
     predict_many = blocking(HttpClient.predict_many)

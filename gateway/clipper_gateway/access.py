@@ -39,7 +39,6 @@ class Access:
 
     @classmethod
     def from_settings(cls, section: GatewaySection) -> "Access":
-        """Return the access that the settings describe."""
         if not may_start(section):
             raise InvalidSetting(
                 f"anybody who reaches {section.address} could ask: make a key by `clipper-stream keys create NAME` and "

@@ -46,7 +46,6 @@ class Inference:
         return manifest
 
     def metadata(self, caller: Caller, name: str, version: str) -> dict[str, Any]:
-        """Return the metadata of an application, as of `manifest`."""
         manifest = self.manifest(caller, name, version)
         return {
             "name": manifest.name,

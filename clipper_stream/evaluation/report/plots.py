@@ -58,7 +58,7 @@ def panels(rows: int, columns: int, height: float, **shared: Any) -> tuple[Figur
 
 
 def times(at_ms: Sequence[int]) -> Any:
-    """Return times as matplotlib takes them."""
+    """Times as matplotlib takes them."""
     return np.asarray(at_ms, "datetime64[ms]")
 
 

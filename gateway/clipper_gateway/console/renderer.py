@@ -55,11 +55,9 @@ class Renderer:
             environment.get_template(name)
 
     def render(self, template: str, **context: Any) -> str:
-        """Return a template as HTML, a whole page or a part of one."""
         return self._environment.get_template(template).render(context)
 
     def regions(self, page: Page) -> dict[str, str]:
-        """Return the live regions of a page, by name."""
         found: dict[str, str] = {}
         for template in map(self._environment.get_template, ("base.html", page.template)):
             context = template.new_context(dict(page.data))
