@@ -29,11 +29,7 @@ MARSHAL_FORMAT = 2  # later formats write shared objects as references, so that 
 
 
 def version_digest(ref: str, sha256: str | None) -> bytes:
-    """Eight bytes that stand for a model version and the bytes it was loaded from.
-
-    Args:
-        ref: Model reference, `name:version`.
-        sha256: Digest of the model file in hexadecimal; None when there is no file.
+    """Eight bytes that stand for a model version, `name:version`, and the digest of its file, if there is one.
 
     >>> version_digest("svm:1", "00ff") == version_digest("svm:1", "00fe")
     False
@@ -43,9 +39,6 @@ def version_digest(ref: str, sha256: str | None) -> bytes:
 
 def row_hashes(rows: NDArray[np.generic] | Sequence[Any]) -> list[bytes]:
     """One 128-bit hash a row, of dtype, shape and bytes; a key is a version's digest and the hash of a row.
-
-    Args:
-        rows: A matrix with the rows on its first axis, or a sequence of arrays, texts, bytes or JSON values.
 
     Raises:
         InvalidInput: a row is no number, text, bytes or JSON value, or the matrix has no rows axis.

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Self, Unpack
 
-from clipper_stream.answers import Answer, QueryOptions, Truth, answer_of
+from clipper_stream.answers import Answer, QueryOptions, Truth, all_answers, answer_of
 from clipper_stream.blocking_client import BlockingClient, blocking, constructed_as
 from clipper_stream.client.client_records import (
     Prepared,
@@ -172,14 +172,7 @@ class Client:
 
         Arguments and errors are those of `predict`; the options hold for every row, and the first error ends all calls.
         """
-        asked = [
-            asyncio.ensure_future(self.predict(application, row, timeout_s=timeout_s, **options)) for row in inputs
-        ]
-        try:
-            return await asyncio.gather(*asked)
-        finally:
-            for task in asked:
-                task.cancel()
+        return await all_answers(self.predict(application, row, timeout_s=timeout_s, **options) for row in inputs)
 
     async def predict_packed(
         self,

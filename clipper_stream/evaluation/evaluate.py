@@ -18,13 +18,7 @@ from clipper_stream.sequential_testing.score_sums import MOST_AT_BOUND
 
 
 def evaluate(application: str, log: Log, candidates: Sequence[Candidate], question: Question) -> Evaluation:
-    """Estimate what each candidate would have lost on a log.
-
-    Args:
-        application: Its name, for the report.
-        log: Begins to read it anew, each time the same decisions.
-        candidates: At least one.
-        question: How they are looked at.
+    """Estimate what each candidate would have lost on a log, which is read several times.
 
     Raises:
         InvalidSetting: there is no candidate, or nothing that could be estimated from.

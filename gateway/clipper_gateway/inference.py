@@ -51,7 +51,7 @@ class Inference:
             "name": manifest.name,
             "versions": [str(manifest.revision)],
             "platform": "clipper-stream",
-            "inputs": input_metadata(manifest),
+            "inputs": input_metadata(manifest.input),
             "outputs": output_metadata(manifest, self._calls.answered.get(manifest.name)),
         }
 

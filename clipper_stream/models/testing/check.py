@@ -54,19 +54,11 @@ def check_model(
 ) -> Report:
     """Everything that can be found out about a model before it is deployed.
 
-    Args:
-        model: A model, or the URI of one, which is loaded as a host would load it.
-        samples: Rows as a query has them, at least two; None: random ones of the dtype and shape.
-        dtype: Of a row, as in a manifest's `input`.
-        shape: Of a numeric row, as in a manifest's `input`.
-        columns: Of a row of a table, each `(name, dtype)` as in a manifest's `input`.
-        missing: Whether values may be missing, as in a manifest's `input`.
-        runtime: Of the URI.
-        sha256: Of the URI's file; None: whatever it has.
-        parameters: Of the URI, as in a manifest.
-        files: Of the URI, as the operator's configuration says: whether it may be unpickled, and where it is kept.
-        deterministic: As in a manifest: whether the same row has the same output.
-        tolerance: By which two numbers may differ and be the same, relative: sums differ with the batch.
+    The model is one, or the URI of one, which is loaded as a host would load it: with `runtime`, `sha256` (None:
+    whatever it has) and `parameters` of a manifest, and `files` as the operator's configuration says. Samples are rows
+    as a query has them, at least two; None: random ones. `dtype`, `shape`, `columns`, each `(name, dtype)`, `missing`
+    and `deterministic` are those of a manifest. Numbers that differ by `tolerance`, relative, are the same: sums differ
+    with the batch.
 
     >>> report = check_model("clipper_agents.examples.models:sum_of_row", [[1, 2], [3, 4]], shape=[2])
     >>> report.broken, len(report.findings)
