@@ -78,7 +78,7 @@ class CandidateSums:
     """Sums over a log for one candidate, or for what was logged.
 
     Attributes:
-        support: What the estimates stand on; None: of a candidate that learns, or what was logged.
+        support: What the estimates stand on; None: of what was logged.
         reference: Logged losses of the decisions that count for the candidate.
         differences: To the logged loss, by context.
     """

@@ -93,6 +93,7 @@ class Pipeline:
         self._probed_s = -math.inf
 
     async def start(self) -> None:
+        """Begin to connect; returns at once."""
         works = {
             "the client": self._serve_client,
             "the control topic": self.deployed.control.run,

@@ -224,6 +224,7 @@ class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forb
 
     @property
     def refs(self) -> list[str]:
+        """Every version that it names, candidates first."""
         return [*self.models, *(trial.model for trial in self.trials)]
 
     def __post_init__(self) -> None:

@@ -201,8 +201,8 @@ class _Http:
             while chunk := response.read1(_CHUNK_BYTES):
                 received += chunk
                 if len(received) > self.max_response_mib * _MIB:
-                    most = f"{self.max_response_mib:g} MiB"
-                    raise ModelUnavailable(f"the server's answer has more than {most}: raise parameters.max_response_mib")
+                    what = f"the server's answer has more than {self.max_response_mib:g} MiB"
+                    raise ModelUnavailable(f"{what}: raise parameters.max_response_mib")
                 if time.monotonic() > until_s:  # each read alone has a bound as well
                     raise ModelUnavailable(f"no whole answer after {self.timeout_s:g} s: raise parameters.timeout_s")
             return response.status, bytes(received)
