@@ -14,4 +14,3 @@ def cache_of(names: str, budget_bytes: int) -> DictCache:
 def test_hits_are_the_keys_that_have_an_entry_in_their_order():
     cache = cache_of("ab", budget_bytes=10).entries
     assert (cache.hits([b"b", b"x", b"a", b"b"]), cache.hits([b"x"])) == ([b"b", b"a", b"b"], [])
-

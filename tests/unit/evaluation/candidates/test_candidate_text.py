@@ -64,7 +64,11 @@ def test_what_was_learned_is_where_a_candidate_begins():
 @pytest.mark.parametrize(
     ("text", "error", "words"),
     [
-        ("exp33", UnknownName, r"did you mean exp3\? use one of .*exp3, .*exp4, .*svm:1, knn:1, svm:2, model, ensemble"),
+        (
+            "exp33",
+            UnknownName,
+            r"mean exp3\? use one of .*exp3, .*exp4, .*svm:1, knn:1, svm:2, model, ensemble",
+        ),
         ("svm:3", UnknownName, "did you mean svm:"),
         ("", UnknownName, "use one of"),
         ("model", InvalidSetting, "model ''"),
