@@ -213,7 +213,7 @@ def _recoded(codes: Codes, words: Sequence[Any], number: dict[Any, int]) -> Code
     return table[codes]
 
 
-def distinct_rows(codes: Codes) -> tuple[Codes, NDArray[np.intp]]:
+def distinct_rows(codes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """The different rows of codes, each -1 or more, and which of them each row is."""
     if not len(codes):
         return codes, np.zeros(0, np.intp)
