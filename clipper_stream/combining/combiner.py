@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clipper_stream.errors import ModelFailed, UnknownName
+from clipper_stream.errors import ModelFailed, UnknownName, shown
 from clipper_stream.names import choices
 
 VOTE = "vote"
@@ -144,7 +144,7 @@ def _mean_of_arrays(outputs: Mapping[str, Any], shares: Mapping[str, float]) -> 
     arrays = {model: array for model, output in outputs.items() if (array := _finite_array(output)) is not None}
     shapes = {model: array.shape for model, array in arrays.items()}
     if len(set(shapes.values())) != 1:
-        found = ", ".join(f"{model} gave {shape}" for model, shape in shapes.items()) or f"got {_shortened(outputs)}"
+        found = ", ".join(f"{model} gave {shape}" for model, shape in shapes.items()) or f"got {shown(dict(outputs))}"
         raise ModelFailed(f"a mean needs finite numbers, or lists of one shape: {found}; use `vote` for labels")
     weights = np.array([shares[model] for model in arrays])
     stacked = np.stack(list(arrays.values()))
@@ -168,11 +168,6 @@ def _finite_array(output: Any) -> np.ndarray | None:
     except ValueError:  # lists of different lengths
         return None
     return array.astype(np.float64) if array.dtype.kind in "iufb" and np.isfinite(array).all() else None
-
-
-def _shortened(outputs: Mapping[str, Any]) -> str:
-    text = repr(dict(outputs))
-    return text if len(text) <= 200 else f"{text[:200]}..."  # noqa: PLR2004 (characters of a message)
 
 
 Combiner = Callable[[Mapping[str, Any], Mapping[str, float]], tuple[Any, int]]

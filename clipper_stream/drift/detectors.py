@@ -96,18 +96,10 @@ DETECTORS: Mapping[str, Callable[..., DetectorSpec]] = {kind.name: kind for kind
 
 
 def make_spec(name: str, parameters: Mapping[str, Any]) -> DetectorSpec:
-    """The detector of this name, with its parameters checked; needs no library.
-
-    Args:
-        name: One of `DETECTORS`.
-        parameters: What its class documents; what is left out has its default.
+    """The detector of this name, with its parameters checked; needs no library. Errors as of `make_named`.
 
     >>> make_spec("adwin", {"delta": 0.01})
     Adwin(delta=0.01)
-
-    Raises:
-        UnknownName: there is no such detector.
-        InvalidSetting: a parameter is unknown or outside of its bounds.
     """
     return make_named("detector", DETECTORS, name, parameters)
 

@@ -1,8 +1,4 @@
-"""What is summed about a candidate on the way through a log, and how for those that stay as they are.
-
-Rules of this file:
-- Of a candidate that does not learn every estimator is summed, in one way through the log for all such candidates.
-"""
+"""What is summed on the way through a log: of candidates that stay as they are, for all and every estimator in one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -82,7 +78,7 @@ class CandidateSums:
     """Sums over a log for one candidate, or for what was logged.
 
     Attributes:
-        support: What the estimates stand on; None: of a candidate that learns, or what was logged.
+        support: What the estimates stand on; None: of what was logged.
         reference: Logged losses of the decisions that count for the candidate.
         differences: To the logged loss, by context.
     """

@@ -18,13 +18,7 @@ from clipper_stream.sequential_testing.score_sums import MOST_AT_BOUND
 
 
 def evaluate(application: str, log: Log, candidates: Sequence[Candidate], question: Question) -> Evaluation:
-    """Estimate what each candidate would have lost on a log.
-
-    Args:
-        application: Its name, for the report.
-        log: Begins to read it anew, each time the same decisions.
-        candidates: At least one.
-        question: How they are looked at.
+    """Estimate what each candidate would have lost on a log, which is read several times.
 
     Raises:
         InvalidSetting: there is no candidate, or nothing that could be estimated from.
@@ -38,8 +32,8 @@ def evaluate(application: str, log: Log, candidates: Sequence[Candidate], questi
     walked = {
         id(one): run_replicates(log, one, question, found) for one in candidates if isinstance(one, LearningPolicy)
     }
+    tallies |= {key: courses[0].tally for key, courses in walked.items()}
     compared = {key: (tally.estimates[headline_of(tally)], tally.reference) for key, tally in tallies.items()}
-    compared |= {key: (courses[0].estimate, courses[0].basis.reference) for key, courses in walked.items()}
     confidence = joint_confidence(list(compared.values()), drawn, question.confidence)
     summarizer = Summarizer(question=question, found=found, logged=logged, drawn=drawn, confidence=confidence)
     outline = found.outline

@@ -36,9 +36,6 @@ class Question:
 
     Raises:
         InvalidSetting: a number out of its bounds.
-
-    Source: Dudik, Erhan, Langford and Li, "Doubly robust policy evaluation and optimization", Statistical Science 29,
-    2014.
     """
 
     confidence: float = CONFIDENCE

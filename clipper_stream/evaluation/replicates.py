@@ -6,8 +6,8 @@ Rules of this file:
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import tee
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,14 +29,10 @@ MOSTLY = 0.95
 """Of the decisions with feedback: where so many hold the losses of all models, nothing has to be estimated."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LearningBasis:
+class LearningBasis(NamedTuple):
     """What a log holds of the decisions that count for a learning candidate.
 
-    Attributes:
-        reference: Logged losses.
-        whole: Decisions of which the losses of all of its models are known.
-        least_propensity: The least probability with which one of its models was scored, in (0, 1].
+    Of the `whole` ones the losses of all of its models are known; none was scored with less than `least_propensity`.
     """
 
     reference: BlockSums
@@ -44,18 +40,14 @@ class LearningBasis:
     least_propensity: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replicate:
+class Replicate(NamedTuple):
     """One replay of the log with one sequence of draws: its sums, and how many decisions it learned from.
 
     `known` decisions say something about the candidate. The method is `simulation` or `rejection`.
     """
 
     method: str
-    basis: LearningBasis
     tally: CandidateSums
-    support: SupportSums
-    estimate: BlockSums
     learned: int
     known: int
 
@@ -80,7 +72,7 @@ def learning_basis(log: Log, candidate: LearningPolicy, found: LogSummary) -> Le
         weight = np.where(members, known_losses(columns.of_models(candidate.models)).weight, 0.0)
         whole += int(((weight > 0.0) | ~members).all(axis=1).sum())
         heaviest = max(heaviest, float(weight.max(initial=1.0)))
-    return LearningBasis(reference=reference, whole=whole, least_propensity=1.0 / heaviest)
+    return LearningBasis(reference, whole, 1.0 / heaviest)
 
 
 def counting_decisions(log: Log, candidate: LearningPolicy, found: LogSummary) -> Iterator[DecisionColumns]:
@@ -93,9 +85,8 @@ def counting_decisions(log: Log, candidate: LearningPolicy, found: LogSummary) -
 def _course(
     method: str, log: Log, candidate: LearningPolicy, basis: LearningBasis, found: LogSummary, seed: int
 ) -> Replicate:
-    tally, estimate = CandidateSums(outline=found.outline, models=candidate.models), BlockSums.empty()
-    contexts, support = len(found.outline.contexts), None
-    learned = known = 0
+    tally = CandidateSums(outline=found.outline, models=candidate.models, reference=basis.reference)
+    contexts, learned, known = len(found.outline.contexts), 0, 0
     chunks, walked = tee(counting_decisions(log, candidate, found))
     runs = (
         simulate(walked, candidate, seed=seed)
@@ -106,15 +97,12 @@ def _course(
         counts = run.denominator > 0.0
         loss, counted = run.numerator[counts], run.denominator[counts]
         said = columns.take(counts)
-        estimate = estimate.merged(BlockSums.of(Terms(numerator=loss, denominator=counted), blocks_of(said)))
+        tally.add_estimates({method: BlockSums.of(Terms(numerator=loss, denominator=counted), blocks_of(said))})
         tally.add_losses(said, loss, counted, run.target[counts])
         heard, weight = columns.with_feedback, known_losses(columns.of_models(candidate.models)).weight
         importance = run.denominator if method == SIMULATION else row_sums(run.target, weight)
         context, target, scored = columns.context[heard], run.target[heard], weight[heard] > 0.0
-        support = plus(support, SupportSums.of_parts(context, contexts, target, scored, importance[heard]))
+        tally.support = plus(tally.support, SupportSums.of_parts(context, contexts, target, scored, importance[heard]))
         learned += int(run.learned.sum())
         known += int(counts.sum())
-    assert support is not None
-    return Replicate(
-        method=method, basis=basis, tally=tally, support=support, estimate=estimate, learned=learned, known=known
-    )
+    return Replicate(method, tally, learned, known)

@@ -13,19 +13,10 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A number with its interval.
-
-    Attributes:
-        value: The estimate.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        interval: How the interval was made: `bootstrap`, `normal`, ...
+    """A number with its interval, from `low` to `high`, and how that was made: `bootstrap`, `normal`, ...
 
     >>> Estimate(value=-0.02, low=-0.03, high=-0.01).excludes_zero
     True
-
-    Source: Dudik, Erhan, Langford and Li, "Doubly robust policy evaluation and optimization", Statistical Science 29,
-    2014 (what is estimated).
     """
 
     value: float
@@ -81,14 +72,9 @@ class EvidenceSize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextResult:
-    """The logged policy and the candidate in one context.
+    """Losses of the logged policy and the candidate in one context; None: of queries without one.
 
-    Attributes:
-        context: Its name; None: queries without one.
-        decisions: With feedback, that count for the candidate.
-        logged: Mean loss of what was answered to them.
-        candidate: Estimated loss of the candidate.
-        difference: Of the two.
+    `decisions` are those with feedback that count for the candidate.
     """
 
     context: str | None
@@ -109,9 +95,7 @@ class CandidateResult:
         horizon: Of a candidate that learns: it is judged by so many decisions of its own, its first ones.
         estimates: Of the loss, by estimator.
         difference: Loss of the candidate less that of the logged policy, over the same decisions.
-        standing: What the headline stands on.
-        series: Over time.
-        contexts: The contexts with the most decisions.
+        contexts: Those with the most decisions.
         warnings: What to be careful of, a sentence each, with what to do about it.
         unknown: How far that of which nothing is known may move the difference, in either direction.
 
@@ -158,11 +142,8 @@ class Evaluation:
     """A finished evaluation: its settings, the log's figures, and the estimates for each candidate.
 
     Attributes:
-        application: Its name.
-        since_ms: Of the first decision, milliseconds since the epoch.
-        until_ms: Of the last decision.
-        decisions: In the log.
-        with_feedback: Those of which the truth is known and that are used.
+        since_ms, until_ms: Of the first and the last decision in the log, milliseconds since the epoch.
+        with_feedback: Decisions of which the truth is known and that are used.
         confidence: Of all intervals, in (0, 1).
         loss: How labels were compared with outputs.
         logged: What really decided.

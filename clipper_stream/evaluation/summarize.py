@@ -10,6 +10,7 @@ Rules of this file:
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from statistics import NormalDist
 
 import numpy as np
@@ -19,7 +20,7 @@ from clipper_stream.evaluation.candidates.candidate import StationaryCandidate
 from clipper_stream.evaluation.estimators.block_sums import BlockSums
 from clipper_stream.evaluation.estimators.intervals import bootstrap, bootstrap_difference
 from clipper_stream.evaluation.estimators.registry import make_estimators
-from clipper_stream.evaluation.estimators.support import NEVER_ASKED
+from clipper_stream.evaluation.estimators.support import NEVER_ASKED, SupportSums
 from clipper_stream.evaluation.log.columns import Floats
 from clipper_stream.evaluation.log_summary import LogOutline, LogSummary
 from clipper_stream.evaluation.question import Question
@@ -80,26 +81,27 @@ class Summarizer:
         )
 
     def of_learning(self, name: str, courses: Sequence[Replicate]) -> CandidateResult:
-        method, known = courses[0].method, [one.estimate for one in courses if math.isfinite(one.estimate.value)]
-        first, spans, reference = courses[0].tally, courses[0].tally.spans, courses[0].basis.reference
-        for course in courses[1:]:
-            spans = spans.merged(course.tally.spans)
+        method, tallies = courses[0].method, [one.tally for one in courses]
+        first, sums = tallies[0], [each.estimates[method] for each in tallies]
+        known = [each for each in sums if math.isfinite(each.value)]
+        supports = [each.support for each in tallies if each.support is not None]
+        spans = reduce(BinnedSums.merged, (each.spans for each in tallies))
         return CandidateResult(
             name=name,
             kind="learning policy",
             headline=method,
             horizon=round(float(np.mean([one.learned for one in courses]))),
             estimates={method: _over_courses(map(self._estimate, known))},
-            difference=_over_courses((self._difference(one, reference) for one in known), told=False),
+            difference=_over_courses((self._difference(one, first.reference) for one in known), told=False),
             standing=EvidenceSize(
                 used=courses[0].known,
-                carrying=_carrying(courses),
-                unsupported_ratio=courses[0].support.unsupported_ratio,
+                carrying=_carrying(sums, courses[0].known),
+                unsupported_ratio=supports[0].unsupported_ratio,
             ),
             series=spans.series(self.found.outline.timeline, first.models, self.question.unit),
             contexts=self._contexts(first),
-            warnings=tuple(_learning_warnings(courses, self.found.outline)),
-            unknown=self._unknown(max(one.support.unknown_ratio for one in courses)),
+            warnings=tuple(_learning_warnings(courses, supports[0], self.found.outline)),
+            unknown=self._unknown(max(one.unknown_ratio for one in supports)),
         )
 
     def _estimate(self, sums: BlockSums) -> Estimate:
@@ -141,13 +143,13 @@ def headline_of(tally: CandidateSums) -> str:
     return next(each for each in (*first, *PREFERRED, *tally.estimates) if each in tally.estimates)
 
 
-def _learning_warnings(courses: Sequence[Replicate], outline: LogOutline) -> list[str]:
+def _learning_warnings(courses: Sequence[Replicate], support: SupportSums, outline: LogOutline) -> list[str]:
     if not any(course.known for course in courses):
         return [NEVER_ASKED]
-    used = courses[0].basis.reference.decisions
+    used = courses[0].tally.reference.decisions
     instead = "It is taken for as much as that of a coin until something is"
-    missing = courses[0].support.missing(courses[0].tally.models, outline.contexts, instead)
-    said = [one for one in (missing, "" if missing else courses[0].support.doubtful) if one]
+    missing = support.missing(courses[0].tally.models, outline.contexts, instead)
+    said = [one for one in (missing, "" if missing else support.doubtful) if one]
     learned = float(np.mean([course.learned for course in courses])) / used
     if learned < FEW_LEARNED:
         said.append(
@@ -173,14 +175,13 @@ def _over_courses(estimates: Iterable[Estimate], *, told: bool = True) -> Estima
     )
 
 
-def _carrying(courses: Sequence[Replicate]) -> float:
+def _carrying(courses: Sequence[BlockSums], known: int) -> float:
     """Return how many decisions with a loss of the same mean would be known as exactly."""
-    blocks = np.asarray(sum(each.estimate.blocks for each in courses)) / len(courses)
-    mean = replace(courses[0].estimate, blocks=blocks)
+    mean = replace(courses[0], blocks=np.asarray(sum(each.blocks for each in courses)) / len(courses))
     error, value = mean.standard_error, mean.value
     if not (math.isfinite(error) and error > 0.0 and 0.0 < value < 1.0):
-        return float(courses[0].known)
-    return min(float(courses[0].known), value * (1.0 - value) / error**2)
+        return float(known)
+    return min(float(known), value * (1.0 - value) / error**2)
 
 
 def _of_context(sums: BinnedSums, number: int, confidence: float) -> Estimate:

@@ -194,13 +194,11 @@ class OwnApi:
         return json_response({"live": True})
 
     async def ready(self, _: HttpCall) -> Response:
-        """Answer 200, or 503 with the reasons."""
         reasons = self._calls.pipeline.probed()
         return json_response({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
     # --- what there is ----------------------------------------------------------------------------------------------
     async def applications(self, call: HttpCall) -> Response:
-        """List the applications that the caller may ask about."""
         call.caller.require("read")
         self._calls.applications.check_known()
         found = self._calls.applications.applications

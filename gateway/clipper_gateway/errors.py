@@ -83,7 +83,6 @@ class Refusal(ClipperError):
 
     @property
     def grpc_code(self) -> grpc.StatusCode:
-        """Return the status of a gRPC call."""
         return STATUSES[self.status][0]
 
     def body(self) -> bytes:

@@ -110,7 +110,6 @@ class GrpcServer:
     async def start(
         self, address: str, port: int, *, max_body_bytes: int, max_calls: int, tls: tuple[str, str] | None = None
     ) -> int:
-        """Listen, and return the port."""
         self._most_bytes = max_body_bytes
         sizes = {"grpc.max_receive_message_length": max_body_bytes, "grpc.max_allowed_incoming_connections": max_calls}
         server = grpc.aio.server(options=[*_OPTIONS, *sizes.items()], maximum_concurrent_rpcs=max_calls)

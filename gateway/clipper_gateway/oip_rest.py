@@ -94,7 +94,6 @@ class InferenceEndpoints:
         return json_response({"name": call.path["name"], "ready": is_ready}, 200 if is_ready else 503)
 
     async def infer(self, call: HttpCall) -> Response:
-        """Ask the rows of a tensor as one query, and answer with its outputs as a tensor."""
         call.caller.require("predict", call.path["name"])
         manifest = self._inference.manifest(*_about(call))
         request, tail = _request_of(call)

@@ -109,7 +109,6 @@ class Pipeline:
             task.result()
 
     async def stop(self) -> None:
-        """End; calls that wait fail."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -137,7 +136,6 @@ class Pipeline:
         return NOTICE_S if time.monotonic() - self._probed_s < PROBED_S else 0.0
 
     def check(self) -> None:
-        """Raise a `Refusal` when Kafka cannot be asked now."""
         if not (self._is_open and self._is_reachable):
             raise Refusal(503, f"{self.reasons()[0]}: try again", retry_after_s=1.0)
 

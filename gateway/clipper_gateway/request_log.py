@@ -38,7 +38,6 @@ class RequestLog:
         self._encode = msgspec.json.Encoder().encode
 
     def write(self, call: ServedCall) -> None:
-        """Note a call that has ended."""
         application, took_s = call.application, time.perf_counter() - call.started_s
         known = application if application in self._applications else ""
         self._metrics.counter("clipper_gateway_requests_total", call.route, str(call.status), known).inc()

@@ -104,7 +104,6 @@ class Endpoints:
         return _Endpoint(self, path, handler, method, public, admit)
 
     def unknown(self) -> ASGIApp:
-        """Return what answers a request for which there is no route."""
         return _Endpoint(self, "unknown", _no_path, "", public=True, admit=None).handle
 
 

@@ -51,7 +51,6 @@ OFF_THE_MAP = {
     "errors",
     "examples",
     "exits",
-    "html_tables",
     "names",
     "observability",
     "threads",

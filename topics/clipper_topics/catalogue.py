@@ -134,5 +134,4 @@ class Catalogue:
         ]
 
     def requests_topic(self, model: str, version: str, replicas: int) -> TopicSpec:
-        """The requests topic of one model version."""
         return TopicSpec(name=self.requests(model, version), partitions=replicas, config=_large(HOUR_MS))

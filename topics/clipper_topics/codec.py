@@ -175,7 +175,6 @@ class Codec(Generic[T]):
         }
 
     def decode(self, value: bytes | None, headers: Headers = ()) -> T:
-        """Decode a record of the content type that its headers state."""
         return self.decode_as(content_type(headers) if headers else JSON, value)
 
     def decode_as(self, kind: str, value: bytes | None) -> T:
@@ -191,7 +190,6 @@ class Codec(Generic[T]):
             raise UndecodableRecord(f"not {kind}: {error}") from error
 
     def encode(self, record: T, kind: str = JSON) -> bytes:
-        """Return the record as bytes of this content type."""
         encoded: bytes = _ENCODERS[kind].encode(record)
         return encoded
 

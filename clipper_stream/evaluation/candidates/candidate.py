@@ -35,11 +35,7 @@ OPTIONS = {"combiner": "combiner", "threshold": "confidence_threshold", "default
 
 
 class Targeted(NamedTuple):
-    """What a candidate would have done with n decisions.
-
-    Attributes:
-        target: Probability with which it serves each of their models alone, rows summing to 1, (n, M).
-    """
+    """What a candidate would have done with n decisions: rows of probabilities of serving each model alone, (n, M)."""
 
     columns: DecisionColumns
     target: Floats
@@ -47,13 +43,7 @@ class Targeted(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneModel:
-    """A candidate that always asks the same model version, also one that was not there when the queries came.
-
-    Attributes:
-        model: Reference; that of a new model once its losses are a column (`DecisionColumns.with_model`).
-
-    Source: Bottou et al., "Counterfactual reasoning and learning systems", JMLR 14, 2013, section 4.
-    """
+    """A candidate that always asks the same model version, also a new one, whose losses are a column of their own."""
 
     model: str
     kind = "model"
@@ -79,8 +69,6 @@ class Ensemble:
 
     Raises:
         InvalidSetting: fewer than two members, or a weight out of its bounds.
-
-    Source: Crankshaw et al., "Clipper", NSDI 2017, section 5.2.
     """
 
     weights: Mapping[str, float]
@@ -116,9 +104,6 @@ class FixedPolicy:
         named: Whether it does so always; else among those of them that were the application's candidates then.
         states: What it has learned, by context; None is "without one", over all partitions. A context that is not
             there has learned nothing.
-
-    Source: Dudik, Langford and Li, "Doubly robust policy evaluation and learning", ICML 2011, section 2 (a stationary
-    policy).
     """
 
     policy: SelectionPolicy

@@ -12,7 +12,6 @@ ensemble svm:1=2+knn:1=1,combiner=mean,threshold=0.6
 
 import json
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from clipper_stream.errors import InvalidSetting, UnknownName
@@ -25,6 +24,7 @@ from clipper_stream.evaluation.candidates.candidate import (
     OneModel,
 )
 from clipper_stream.evaluation.sequential.replay import Place
+from clipper_stream.names import choices
 from clipper_stream.selection.registry import POLICIES, SETTLED, make_policy
 from clipper_stream.selection.state import SelectionState, merge
 
@@ -63,10 +63,8 @@ def parse_candidate(
     head, of, among = (rest.strip() if frozen else asked).partition(" of ")
     name, _, parameters = head.strip().partition(":")
     if name not in POLICIES:
-        raise UnknownName(
-            f"candidate {text!r}: {_hint(name, [*POLICIES, *every, 'model', 'ensemble', 'frozen'])}give a policy "
-            f"({', '.join(sorted(POLICIES))}), a model ({', '.join(every)}), `ensemble A+B`, or `frozen POLICY`"
-        )
+        forms = (*sorted(POLICIES), *every, "model", "ensemble", "frozen")
+        raise UnknownName(f"candidate {text!r}: {choices(name, forms)}, as `ensemble A+B`, or `frozen POLICY`")
     given = _parameters(name, parameters, every)
     named = among.split("+") if of else given.get("shares", ())
     chosen = tuple(_model(each, every) for each in named or models)
@@ -96,7 +94,7 @@ def _ensemble(text: str, every: Sequence[str]) -> Ensemble:
     changed: dict[str, Any] = {}
     for name, value in _pairs(f"ensemble {text}", options) if options else ():
         if name not in OPTIONS:
-            raise InvalidSetting(f"option {name!r} of an ensemble: use one of {', '.join(OPTIONS)}")
+            raise InvalidSetting(f"option {name!r} of an ensemble: {choices(name, OPTIONS)}")
         changed[OPTIONS[name]] = value
     return Ensemble(weights=weights, changed=changed)
 
@@ -122,12 +120,7 @@ def _model(text: str, every: Sequence[str]) -> str:
     name = text.strip()
     if name in every:
         return name
-    raise InvalidSetting(f"model {name!r}: {_hint(name, every)}give one of {', '.join(every) or 'none that is known'}")
-
-
-def _hint(name: str, known: Sequence[str]) -> str:
-    near = get_close_matches(name, known, 1)
-    return f"did you mean {near[0]!r}? " if near else ""
+    raise InvalidSetting(f"model {name!r}: {choices(name, every)}")
 
 
 def _by_context(states: Mapping[Place, SelectionState]) -> dict[str | None, SelectionState]:

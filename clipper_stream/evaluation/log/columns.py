@@ -24,7 +24,6 @@ Ints = NDArray[np.int64]
 Codes = NDArray[np.int32]
 
 UNKNOWN = -1
-_NO_FEATURES: Floats = np.empty((0, 0))
 _NOT_KNOWN = Configuration()
 
 
@@ -59,8 +58,7 @@ class DecisionColumns:
         loss: Loss in [0, 1] of each model that the feedback scores; NaN where it says nothing, (n, M).
         answer_loss: Loss in [0, 1] of the answer, (n,).
         several_rows: Whether outputs, answer and label are lists, an element a row of the query, (n,).
-        features: Numbers that a contextual policy chose by, NaN where a query has fewer of them or none, (n, F); when
-            left out, no query has any: (n, 0).
+        features: Numbers that a contextual policy chose by, NaN where a query has fewer of them or none, (n, F).
         configs: Configurations that decided, by revision, as far as they are known.
 
     >>> empty = DecisionColumns.empty(["svm:1", "knn:1"])
@@ -97,12 +95,8 @@ class DecisionColumns:
     loss: Floats
     answer_loss: Floats
     several_rows: Bools
-    features: Floats = field(default_factory=lambda: _NO_FEATURES)
+    features: Floats
     configs: Mapping[int, Configuration] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.features is _NO_FEATURES:
-            object.__setattr__(self, "features", np.empty((len(self), 0)))
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -132,7 +126,8 @@ class DecisionColumns:
         arrays: dict[str, Any] = {
             name: np.zeros((rows, len(models)) if one.wide else rows, one.kind) for name, one in ARRAYS.items()
         }
-        return cls(models=tuple(models), contexts=(), policies=(), values=(), **arrays)
+        features = np.empty((rows, 0))
+        return cls(models=tuple(models), contexts=(), policies=(), values=(), features=features, **arrays)
 
     def take(self, rows: Any) -> Self:
         """Some of the decisions: a mask, a slice, or indices in the order wanted."""
@@ -140,11 +135,7 @@ class DecisionColumns:
         return replace(self, features=self.features[rows], **arrays)
 
     def of_models(self, models: Sequence[str]) -> Self:
-        """The same decisions with these columns; a model that was never asked has an empty one.
-
-        Args:
-            models: Each once; those left out are dropped.
-        """
+        """The same decisions with these columns, and no others; a model that was never asked has an empty one."""
         if self.models == tuple(models):
             return self
         place = {model: number for number, model in enumerate(self.models)}
@@ -222,7 +213,7 @@ def _recoded(codes: Codes, words: Sequence[Any], number: dict[Any, int]) -> Code
     return table[codes]
 
 
-def distinct_rows(codes: Codes) -> tuple[Codes, NDArray[np.intp]]:
+def distinct_rows(codes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """The different rows of codes, each -1 or more, and which of them each row is."""
     if not len(codes):
         return codes, np.zeros(0, np.intp)

@@ -32,8 +32,6 @@ class Configuration:
     Raises:
         UnknownName: there is no such combiner or loss.
         InvalidSetting: the threshold is out of its bounds.
-
-    Source: Crankshaw et al., "Clipper", NSDI 2017, section 5.2 (ensembles, robust predictions).
     """
 
     models: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -88,34 +89,18 @@ def new_file(path: Path, *, replaces: bool = False) -> Iterator[Path]:
 
 
 def read_facts(path: Path) -> FileFacts:
-    """Read the metadata of a file.
-
-    Raises:
-        UnusableFile: it holds no decisions, or in a newer form.
-    """
+    """Read the metadata of a file; `UnusableFile` where it holds no decisions, or in a newer form."""
     said = (opened_parquet(path).metadata.metadata or {}).get(_KEY.encode())
     if said is None:
         raise UnusableFile(f"{path} is no file of decisions: give what `replay export` wrote")
-    content = json.loads(said)
-    version = content.pop("schema_version", None)
+    version = json.loads(said).get("schema_version")
     if version != SCHEMA_VERSION:
         raise UnusableFile(f"{path} has schema version {version}, this code reads {SCHEMA_VERSION}: export it again")
-    content["offsets"] = {int(partition): tuple(span) for partition, span in content["offsets"].items()}
-    configs = {int(revision): _configuration(said) for revision, said in content["configs"].items()}
-    return FileFacts(**content | {"models": tuple(content["models"]), "configs": configs})
-
-
-def _configuration(said: dict[str, Any]) -> Configuration:
-    trials = {model: tuple(interval) for model, interval in said["trials"].items()}
-    return Configuration(**said | {name: tuple(said[name]) for name in ("models", "asked")} | {"trials": trials})
+    return msgspec.json.decode(said, type=FileFacts)
 
 
 def read_chunks(path: Path) -> Iterator[DecisionColumns]:
-    """Read the decisions of a file in the order of time, a row group at a time.
-
-    Raises:
-        UnusableFile: it holds no decisions, or in a newer form.
-    """
+    """Read the decisions of a file in the order of time, a row group at a time; errors as of `read_facts`."""
     facts = read_facts(path)
     file = opened_parquet(path, read_dictionary=[*WORDS, _ENTRY + "model", _ENTRY + "output"])
     names = [*PLAIN, *WORDS, FEATURES, *(_ENTRY + name for name in ("model", *ENTRIES))]

@@ -1,7 +1,5 @@
 """The figures of an evaluation. Needs matplotlib, which the extra `replay` brings."""
 
-from collections.abc import Callable
-
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
@@ -25,13 +23,8 @@ MOST_PANELS = 6
 
 def draw_figures(evaluation: Evaluation) -> dict[str, Figure]:
     """Every figure for which there is something to draw, by name, in the order of the page."""
-    drawn: dict[str, Callable[[Evaluation], Figure | None]] = {
-        "losses": losses,
-        "over_time": over_time,
-        "shares": shares,
-    }
     with mpl.rc_context(SVG):
-        figures = {name: draw(evaluation) for name, draw in drawn.items()}
+        figures = {draw.__name__: draw(evaluation) for draw in (losses, over_time, shares)}
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 

@@ -1,13 +1,16 @@
 """The page: what is better, by how much, how sure that is, and why to be careful."""
 
 import math
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from html import escape
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipper_stream.errors import InvalidSetting, install_command
 from clipper_stream.evaluation.results import Estimate, Evaluation
-from clipper_stream.html_tables import labelled
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -64,8 +67,23 @@ def page_environment(*folders: Path) -> "Environment":
     from markupsafe import Markup  # noqa: PLC0415 (likewise)
 
     found = Environment(loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    found.lstrip_blocks, found.auto_reload = True, False
     found.filters["labelled"] = lambda rows, headings: Markup(labelled(rows, headings))  # noqa: S704 (escaped rows)
     return found
+
+
+def labelled(rows: str, headings: Sequence[str]) -> str:
+    """Return rows of HTML whose cells say the headings of their columns, for style sheets of narrow screens.
+
+    >>> labelled("<tr><th>svm:1</th><td>0.1</td></tr>", ("version", ">loss"))
+    '<tr><th data-label="version">svm:1</th><td data-label="loss">0.1</td></tr>'
+    """
+
+    def of_row(row: str) -> str:
+        names = chain(headings, repeat(""))
+        return re.sub("<t[dh](?=[ >])", lambda cell: f'{cell[0]} data-label="{escape(next(names).lstrip(">"))}"', row)
+
+    return "<tr".join(map(of_row, rows.split("<tr")))
 
 
 def lead(evaluation: Evaluation) -> str:

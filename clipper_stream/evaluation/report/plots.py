@@ -25,10 +25,7 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1)))
 REFERENCE: dict[str, Any] = {"color": LOGGED_COLOUR, "lw": 1, "ls": (0, (4, 3))}
 """Of a line that values are compared with."""
 PLOT: dict[Any, Any] = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": "#B0B0B0",
     "axes.grid": True,
-    "axes.labelcolor": "#333333",
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlelocation": "left",
@@ -38,8 +35,6 @@ PLOT: dict[Any, Any] = {
     "grid.color": "#E8E8E8",
     "legend.frameon": False,
     "text.parse_math": False,
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
 }
 """Settings of matplotlib."""
 SVG: dict[Any, Any] = {**PLOT, "svg.fonttype": "none", "svg.hashsalt": "clipper-stream", "font.family": "sans-serif"}
@@ -58,7 +53,7 @@ def panels(rows: int, columns: int, height: float, **shared: Any) -> tuple[Figur
 
 
 def times(at_ms: Sequence[int]) -> Any:
-    """Return times as matplotlib takes them."""
+    """Times as matplotlib takes them."""
     return np.asarray(at_ms, "datetime64[ms]")
 
 

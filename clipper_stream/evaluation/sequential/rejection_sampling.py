@@ -40,11 +40,7 @@ from clipper_stream.selection.parameters import check_number
 def reject(
     chunks: Iterable[DecisionColumns], candidate: LearningPolicy, *, ratio: float, seed: int = 0
 ) -> Iterator[ReplayRun]:
-    """Take what the candidate would have chosen, and let it learn from that.
-
-    Returns:
-        The loss is the mean over the decisions taken: those with a denominator of 1.
-    """
+    """Take what the candidate would have chosen, with a denominator of 1, and let it learn from that."""
     check_number("ratio", ratio, most=1.0, above=0.0)
     learner = candidate.learner()
     if together := learner.standing(None, 0).together:

@@ -133,11 +133,7 @@ class ReplayChoices(NamedTuple):
 
 
 class CandidateState:
-    """The states of a candidate on its way through a log.
-
-    Source: Joulani, Gyorgy and Szepesvari, "Online learning under delayed feedback", ICML 2013 (a policy acts on what
-    has arrived).
-    """
+    """The states of a candidate on its way through a log: it acts on the feedback that has arrived."""
 
     def __init__(
         self, policy: SelectionPolicy, models: Sequence[str], start: Mapping[Place, SelectionState] | None = None

@@ -113,11 +113,7 @@ def prefix_errors(what: str) -> Iterator[None]:
 class ModelFile(NamedTuple):
     """A file whose digest was compared, empty for a model without one, and what the manifest says beside it.
 
-    Attributes:
-        content: Its bytes.
-        parameters: Of the runtime.
-        allowed: Modules that code named by a parameter may be of; None: all.
-        columns: Of a row of a table.
+    Code that a parameter names may be of the `allowed` modules; None: of all.
     """
 
     content: bytes
@@ -131,13 +127,9 @@ class FileRuntime:
     """A runtime of model files, behind the `Runtime` protocol.
 
     Attributes:
-        name: As a manifest gives it.
         make: Makes the model of a file; may raise whatever its library raises.
         advice: How such a file is written, for one of which no model can be made.
-        parameters: Those of a manifest, by name.
         check_code: Raises `ModelNotLoaded` when checked parameters name code outside of the allowed modules.
-        UNPICKLES: Whether `make` runs whatever the file says.
-        NEEDS_DIGEST: Always.
 
     >>> runtime = FileRuntime(name="text", make=lambda file: file.content.decode(), advice="write UTF-8")
     >>> runtime.load("a.txt", ModelFile(b"ok"))

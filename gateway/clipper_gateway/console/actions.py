@@ -71,7 +71,6 @@ class ActionForm(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def seen_revision(self) -> dict[str, int]:
-        """Revision that was seen, by application."""
         return {self.application: self.seen}
 
 
@@ -171,7 +170,6 @@ class Actions:
         self._confirmed: dict[tuple[str, str, bytes], asyncio.Task[list[str]]] = {}
 
     async def preview(self, action: str, caller: Caller, form: ActionForm) -> ActionPreview:
-        """Return what an action would do now."""
         doer = self._doer(action, caller, form)
         return await self._apart(self._shares.readers, caller, lambda: doer.preview(self._target, form))
 

@@ -98,7 +98,6 @@ class LiveView:
         return self.tick
 
     def end(self) -> None:
-        """See no further second."""
         self._is_ending = True
         self._ticked.set()
 
@@ -208,7 +207,6 @@ class LiveView:
             self.look()
 
     def look(self) -> None:
-        """See another second."""
         self.tick += 1
         self._ticked.set()
         self._ticked = asyncio.Event()

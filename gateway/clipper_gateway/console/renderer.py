@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import msgspec
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2 import pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
 from clipper_agents.status.texts import figure, numbers_of, span, value_text, when
-from clipper_stream.html_tables import labelled
+from clipper_stream.evaluation.report.page import page_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN_CHARACTERS = 4_000
@@ -40,10 +40,7 @@ class Renderer:
     """Renders templates; `static` returns the URL of a file in the folder of that name."""
 
     def __init__(self, static: Callable[[str], str]) -> None:
-        self._environment = environment = Environment(
-            loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, auto_reload=False,
-            trim_blocks=True, lstrip_blocks=True,
-        )  # fmt: skip
+        self._environment = environment = page_environment(TEMPLATES)
         environment.filters.update(FILTERS)
         self._parts = cast("Any", environment.get_template("macros.html").module)
         for name in CACHED:
@@ -55,11 +52,9 @@ class Renderer:
             environment.get_template(name)
 
     def render(self, template: str, **context: Any) -> str:
-        """Return a template as HTML, a whole page or a part of one."""
         return self._environment.get_template(template).render(context)
 
     def regions(self, page: Page) -> dict[str, str]:
-        """Return the live regions of a page, by name."""
         found: dict[str, str] = {}
         for template in map(self._environment.get_template, ("base.html", page.template)):
             context = template.new_context(dict(page.data))
@@ -99,5 +94,4 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "output": lambda said: as_json(said.outputs if said.output is msgspec.UNSET else said.output),
     "bytes": value_text,
     "evidence": numbers_of,
-    "labelled": lambda rows, names: Markup(labelled(rows, [one.removeprefix(">") for one in names])),  # noqa: S704
 }

@@ -95,7 +95,6 @@ class Console:
         self._live: dict[str, Route] = {}
 
     def routes(self) -> list[Route]:
-        """Return the routes; below `/console` there is no other."""
         of = self._endpoints.route
         pages = {path: of(f"/console{path}", partial(self._page, path), method="GET") for path in self._pages.builders}
         self._live = {path: route for path, route in pages.items() if path in self._pages.live}

@@ -55,11 +55,9 @@ class Sessions:
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody needs to sign in."""
         return self._access.is_open
 
     async def identify(self, call: ServedCall) -> Caller:
-        """Return who sends a call."""
         if self.is_open and not names_this_machine(host := call.headers.get("host", "")):
             what = f"without keys the console is not shown at {shown(host)}"
             raise Refusal(403, f"{what}: use http://localhost, or make a key by `clipper-stream keys create`")

@@ -64,11 +64,15 @@ def test_what_was_learned_is_where_a_candidate_begins():
 @pytest.mark.parametrize(
     ("text", "error", "words"),
     [
-        ("exp33", UnknownName, r"'exp3'\? give a policy \(.*exp3, .*exp4.*\), a model \(svm:1, knn:1, svm:2\)"),
-        ("svm:3", UnknownName, "did you mean 'svm:"),
-        ("", UnknownName, "give a policy"),
+        (
+            "exp33",
+            UnknownName,
+            r"mean exp3\? use one of .*exp3, .*exp4, .*svm:1, knn:1, svm:2, model, ensemble",
+        ),
+        ("svm:3", UnknownName, "did you mean svm:"),
+        ("", UnknownName, "use one of"),
         ("model", InvalidSetting, "model ''"),
-        ("model svm:9", InvalidSetting, r"'svm:9': did you mean 'svm:\d'\? give one of svm:1, knn:1, svm:2"),
+        ("model svm:9", InvalidSetting, r"'svm:9': did you mean svm:\d\? use one of svm:1, knn:1, svm:2"),
         ("exp3:eta", InvalidSetting, r"'eta' in candidate 'exp3:eta': write NAME=VALUE"),
         ("exp3:eta=", InvalidSetting, "'eta='"),
         ("exp3:eat=0.2", InvalidSetting, "parameter 'eat'"),

@@ -105,9 +105,10 @@ def test_a_course_has_the_loss_of_its_runs():
     found = summarize_log(log, question)
     (rejected,) = run_replicates(log, EXP3, question, found)
     runs = list(reject(counting_decisions(log, EXP3, found), EXP3, ratio=1 / 3))
-    assert rejected.estimate.value == pytest.approx(value(runs), abs=1e-12)
+    estimate = rejected.tally.estimates["rejection"]
+    assert estimate.value == pytest.approx(value(runs), abs=1e-12)
     learned = sum(run.learned.sum() for run in runs)
-    assert rejected.estimate.decisions == rejected.known == rejected.learned == learned < 400
+    assert estimate.decisions == rejected.known == rejected.learned == learned < 400
 
 
 def by_feature(shares=None):
