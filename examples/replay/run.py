@@ -89,7 +89,7 @@ async def spend(client: Client, digits: Digits, day: Day, seed: int) -> tuple[fl
 
 async def replay(operator: Operator, model: TrainedModel, out: Path) -> dict[str, Any]:
     """What the day says about each candidate."""
-    await operator.run("replay", "verify", "digits")
+    await operator.run("replay", "verify")
     await operator.run("replay", "export", "digits", "--out", "day.parquet", "--inputs")
     what = ("--model", model.ref, "--uri", str(model.path), "--shape", "64")
     await operator.run("replay", "score", "day.parquet", *what, "--out", "new.parquet")
@@ -141,7 +141,7 @@ async def run(day: Day, out: Path) -> dict[str, Any]:
         await switch_on(operator, best["name"], models[NEW])
         print(f"\na day of {day.seconds:.0f} s under {best['name']} ...", flush=True)
         live, answers = await spend(client, digits, day, seed=2)
-        await operator.run("replay", "verify", "digits")
+        await operator.run("replay", "verify")
         low, high = predicted(best, answers)
         estimate = best["estimates"][best["headline"]]
         return {

@@ -31,13 +31,9 @@ def test_every_query_is_answered_once_and_every_truth_counted_once(tmp_path: Pat
 
     said = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
     assert said["answers"] == f"{QUERIES} of {QUERIES} queries, 0 more than once"
-    counted = {outcome: int(count) for count, outcome in re.findall(r"(\d+) (\w+)", said["feedback"])}
-    assert counted.pop("sent") == sum(counted.values()) == QUERIES
-    assert counted.keys() <= {"applied", "unlearned"}
+    assert said["feedback"] == f"{QUERIES} sent, {QUERIES} read, 0 refused"
     assert said["offsets"] == "all committed"
     assert f" rows of {QUERIES} feedbacks equal " in said["learned"]
-    hits, lookups = map(int, re.findall(r"[\d]+", said["cache"].replace(",", "")))
-    assert 0 < hits < lookups
     assert re.findall(r"latency p99 +[\d.,]+ ms", done.stdout)
 
     rows = re.findall(r"^(exp3|exp4|\w+:1)( broke)? +([\d.]+) +([\d.]+) +([\d.]+)$", done.stdout, re.MULTILINE)

@@ -109,9 +109,9 @@ def test_a_version_goes_through_its_life_from_the_console_and_the_history_tells(
         assert f"revision 5: abort {third}" in ada.do("abort", "too slow", application=name, model=third)
         assert f"revision 6: retire {first}" in ada.do("retire", application=name, model=first)
         undone = ada.do("rollback", "not yet", application=name)
-        assert f"undone: revision 6, retire {first} by ada via console" in undone
+        assert f"undone: {name} revision 6: retire {first} by ada via console" in undone
         assert "selection state restored (r-" in undone
-        assert f"undone: revision 4, promote {second}" in ada.do("rollback", application=name, to_revision=3)
+        assert f"undone: {name} revision 4: promote {second}" in ada.do("rollback", application=name, to_revision=3)
     history = shell.json("application", "history", name)
     assert [(one["revision"], one["by"], one["command"], one.get("why")) for one in history] == [
         (1, "ada", "create", None), (2, "ada", "canary", None), (3, "ada", "shadow", None),

@@ -66,17 +66,14 @@ class EmbeddedBroker:
 
     @property
     def bootstrap(self) -> str:
-        """Its `host:port`, once started."""
         return self.connection.bootstrap
 
     @property
     def pid(self) -> int | None:
-        """Process id of the broker, None when it does not run."""
         return self._node.pid if self._node else None
 
     @property
     def log_file(self) -> Path:
-        """Log file of the broker: warnings and errors."""
         return self.node.log_file
 
     def start(self) -> Self:

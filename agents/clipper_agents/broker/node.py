@@ -68,7 +68,6 @@ class GuardedProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """Exit code; None while the process runs."""
         return self._process.poll()
 
     def stop(self, kill: bool = False) -> None:
@@ -123,7 +122,6 @@ class KafkaNode:
 
     @property
     def pid(self) -> int | None:
-        """Process id, None when it does not run."""
         return self._process.pid if self._process and self._process.exit_code is None else None
 
     def start(self) -> None:
@@ -175,7 +173,6 @@ class KafkaNode:
             self._process = None
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to the JVM; nothing happens when it does not run."""
         if self._process is not None:
             self._process.send(number)
 

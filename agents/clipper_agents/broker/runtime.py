@@ -41,7 +41,6 @@ class KafkaRuntime:
     jars: tuple[Path, ...]
 
     def command(self, options: Sequence[str], main: str, *arguments: str) -> list[str]:
-        """The command line that runs a main class of the jars."""
         return [str(self.java), *options, "-cp", os.pathsep.join(map(str, self.jars)), main, *arguments]
 
 

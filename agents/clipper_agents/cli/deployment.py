@@ -94,7 +94,6 @@ class DeploymentContext:
         return self.settings.kafka.prefix
 
     def control_state(self) -> "ControlState":
-        """What its control topic says now."""
         from clipper_agents.control.state import read_control
 
         return asyncio.run(read_control(self.kafka, self.catalogue))
@@ -130,11 +129,9 @@ class ChangeRequest:
         return bool(written)
 
     def seen(self, application: str | None) -> dict[str, int]:
-        """Revision that the user saw, by application."""
         return {} if self.revision is None or application is None else {application: self.revision}
 
     def print(self, written: "Plan") -> None:
-        """Print a line a change and a model, or a JSON object a change."""
         from clipper_agents.control.manifest_text import written_lines
 
         if self.as_json:

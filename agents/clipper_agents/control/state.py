@@ -68,7 +68,6 @@ class RefusedRecord:
 
     @property
     def advice(self) -> str:
-        """Return the reason, and what helps."""
         return f"{self.reason}: publish it again, or write an empty value under its key"
 
 
@@ -244,11 +243,6 @@ async def read_control(connection: KafkaConnection, catalogue: Catalogue) -> Con
     await require_control_topic(connection, catalogue)
     async with open_reader(connection) as reader:
         return await control_state(reader, catalogue)
-
-
-async def read_manifests(connection: KafkaConnection, catalogue: Catalogue) -> Manifests:
-    """Read the manifests in force; errors as of `read_control`."""
-    return (await read_control(connection, catalogue)).manifests
 
 
 async def control_state(reader: LogReader, catalogue: Catalogue) -> ControlState:

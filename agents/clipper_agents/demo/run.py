@@ -11,9 +11,8 @@ import tempfile
 import threading
 import time
 import webbrowser
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
-from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 
@@ -34,9 +33,7 @@ from clipper_agents.demo.scenario import (
     phase_of,
 )
 from clipper_agents.kafka.topics import delete_topics, existing_topics
-from clipper_agents.observability.exposition import Labels, Scrape, scrape
 from clipper_agents.observability.logging import LogOptions
-from clipper_agents.replay.log_ranges import open_logs
 from clipper_agents.replay.verify import verify
 from clipper_agents.settings import Settings, load_settings
 from clipper_agents.settings.sections import BrokerSection
@@ -60,7 +57,7 @@ MEASURED_QUERIES = 300
 RECENT = 500
 """Queries that the percentiles of a line are about: two seconds' worth."""
 SETTLED_WITHIN_S = 30.0
-"""For the last feedback to be counted and the last offsets to be committed, which takes a few seconds."""
+"""For the last offsets to be committed, which takes a few seconds."""
 
 
 async def run_demo(
@@ -111,11 +108,11 @@ async def run_demo(
 
         load = demo_load(draw_traffic(digits, pace.queries, seed), pace.rate_per_s, seed)
         report = await run_load(load, connection, catalogue, follow, recorder)
-        say("waiting for the last feedback and the last commits")
-        counted = await _settled(deployment, report.feedback_sent)
+        say("waiting for the last commits")
+        settled = await _settled(connection, catalogue)
         say("folding the logs again, to compare what was learned")
-        verification = await verify(await open_logs(connection, catalogue), catalogue, settings.router.horizon_s)
-    return DemoResult(broken, recorder.errors, pace, report, *counted, verification)
+        verification = await verify(connection, catalogue, settings.router.horizon_s)
+    return DemoResult(broken, recorder.errors, pace, report, *settled, verification)
 
 
 async def _measured_per_s(digits: Digits, seed: int, connection: KafkaConnection, catalogue: Catalogue) -> float:
@@ -185,24 +182,12 @@ def progress_line(run: LoadRun) -> str:
     )
 
 
-def scrape_all(ports: Iterable[int | None]) -> Scrape:
-    """The metrics of several processes in one; one that does not serve them, or not any more, is left out."""
-    samples: dict[tuple[str, Labels], float] = {}
-    for port in filter(None, ports):
-        with contextlib.suppress(OSError, HTTPException):
-            samples.update(scrape(port).samples)
-    return Scrape(samples)
-
-
-async def _settled(deployment: Deployment, feedback_sent: int) -> tuple[Scrape, dict[str, int]]:
-    """Wait until all feedback is counted and all input committed; the metrics, and what is not committed by topic."""
+async def _settled(connection: KafkaConnection, catalogue: Catalogue) -> tuple[int, dict[str, int]]:
+    """Wait until all input is committed; how many records were refused, and what is not committed by topic."""
     end_s = time.monotonic() + SETTLED_WITHIN_S
     while True:
-        ports = [child.metrics_port for child in deployment.supervisor.children.values()]
-        metrics = await asyncio.to_thread(scrape_all, ports)
-        status = await read_status(deployment.connection, deployment.catalogue)
-        groups = status.cluster.groups if status.cluster else ()
-        behind = {topic: lag for group in groups for topic, lag in group.lag.items() if lag}
-        is_counted = metrics.value("clipper_feedback_total") >= feedback_sent
-        if (is_counted and not behind) or time.monotonic() > end_s:
-            return metrics, behind
+        cluster = (await read_status(connection, catalogue)).cluster
+        assert cluster is not None
+        behind = {topic: lag for group in cluster.groups for topic, lag in group.lag.items() if lag}
+        if not behind or time.monotonic() > end_s:
+            return cluster.dead_letters, behind

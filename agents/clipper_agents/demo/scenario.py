@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clipper_agents.demo import LEAST_QUERIES, LOAD_S, MOST_DEFAULTS
-from clipper_agents.observability.exposition import Scrape
 from clipper_agents.replay.verdicts import Verification
 from clipper_loadgen import Dataset, LoadPlan, LoadReport
 from clipper_loadgen.draws import FloatArray
@@ -154,7 +153,7 @@ class DemoResult(NamedTuple):
         errors: As a `DemoRecorder` has them.
         pace: What was meant to be sent.
         load: What the load generator counted.
-        metrics: What the router had counted when that was over.
+        refused: Records that went to the dead letters, such as feedback about no query.
         uncommitted: Records that are not committed, by topic.
         verification: The comparison with the logs folded again.
     """
@@ -163,26 +162,22 @@ class DemoResult(NamedTuple):
     errors: Mapping[str, FloatArray]
     pace: Pace
     load: LoadReport
-    metrics: Scrape
+    refused: int
     uncommitted: Mapping[str, int]
     verification: Verification
 
     def findings(self) -> Iterator[tuple[str, str, bool]]:
         """Name and value of what was found, and False where it shows that a promise was not kept."""
-        hits, lookups = (self.metrics.value(f"clipper_cache_{what}_total") for what in ("hits", "lookups"))
-        yield "cache", f"{hits:,.0f} of {lookups:,.0f} rows were known", True
         load, pace, queries = self.load, self.pace, len(self.errors[ENSEMBLE])
         answered = f"{load.throughput_per_s or 0:,.0f} of {pace.rate_per_s:,.0f} queries a second were answered"
         yield "pace", f"{answered}; this machine answers {pace.measured_per_s:,.0f} at most", True
         once = load.answered == load.queries == queries and not load.duplicates
         yield "answers", f"{load.answered:,} of {queries:,} queries, {load.duplicates:,} more than once", once
-        outcomes = self.metrics.by("outcome", "clipper_feedback_total")
-        counted = "".join(f", {count:,.0f} {outcome}" for outcome, count in outcomes.items())
-        learned = outcomes.get("applied", 0) + outcomes.get("unlearned", 0)
-        yield "feedback", f"{load.feedback_sent:,} sent{counted}", learned == load.feedback_sent
+        sent, folded = load.feedback_sent, self.verification.feedbacks
+        yield "feedback", f"{sent:,} sent, {folded:,} read, {self.refused} refused", folded == sent and not self.refused
         committed = f"not committed: {self.uncommitted}" if self.uncommitted else "all committed"
         yield "offsets", committed, not self.uncommitted
-        rows = f"{self.verification.rows:,} rows of {self.verification.feedbacks:,} feedbacks"
+        rows = f"{self.verification.rows:,} rows of {folded:,} feedbacks"
         verdict = "equal" if self.verification.equal else "DIFFER FROM"
         yield "learned", f"{rows} {verdict} the serial fold of the logs", self.verification.equal
         policies, alone = (self._wrong_while_broken(names) for names in (POLICIES, [self.broken]))

@@ -150,7 +150,6 @@ class ProcessMetrics:
         self.set_gauges("clipper_consumer_lag", unread)
 
     def set_broker_reachable(self, reachable: bool) -> None:
-        """Whether a broker has answered within the last seconds."""
         self.gauge("clipper_broker_reachable").set(reachable)
         self.health.is_broker_reachable = reachable
 

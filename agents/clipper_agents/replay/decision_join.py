@@ -13,7 +13,6 @@ Rules of this file:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -172,29 +171,15 @@ ORDER BY predicted_at_ms, decision.place
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JoinRules:
-    """What is joined, and how labels are scored.
-
-    Attributes:
-        application: Whose decisions are wanted.
-        loss_kind: How a label is compared with an output.
-        horizon_ms: How long after its decision a feedback still counts, in milliseconds.
-        partitions: Of the feedback topic.
-    """
-
-    application: str
-    loss_kind: str
-    horizon_ms: float = float("inf")
-    partitions: int = 1
-
-
 class DecisionJoin:
     """The join of the tables that `LogTables` has written to a folder; a context manager.
 
     Args:
         folder: The folder; what does not fit into memory waits there too.
-        rules: Rules of the join.
+        application: Whose decisions are wanted.
+        loss_kind: How a label is compared with an output.
+        horizon_ms: How long after its decision a feedback still counts, in milliseconds.
+        partitions: Of the feedback topic.
         threads: Threads of the database.
 
     Attributes:
@@ -203,7 +188,16 @@ class DecisionJoin:
         revisions: Of the manifests that decided.
     """
 
-    def __init__(self, folder: Path, rules: JoinRules, threads: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        application: str,
+        loss_kind: str,
+        horizon_ms: float = float("inf"),
+        partitions: int = 1,
+        threads: int = 1,
+    ) -> None:
         self._database = duckdb.connect(
             config={
                 "memory_limit": MEMORY,
@@ -212,17 +206,18 @@ class DecisionJoin:
                 "preserve_insertion_order": False,
             }
         )
-        for name in TABLES:
+        for name, columns in TABLES.items():
             files = [pa.ipc.open_file(pa.memory_map(str(path))) for path in folder.glob(f"{name}-*.arrow")]
-            self._database.register(name, pa.concat_tables([file.read_all() for file in files]))
-        compare, add = partial(_compare, rules.loss_kind), self._database.create_function
+            found = [pa.schema(list(columns.items())).empty_table(), *(file.read_all() for file in files)]
+            self._database.register(name, pa.concat_tables(found))
+        compare, add = partial(_compare, loss_kind), self._database.create_function
         add("compare", compare, [VARCHAR, VARCHAR, BOOLEAN], DOUBLE, null_handling=SPECIAL)
         add("agree", lambda one, other: same(value_of(one), value_of(other)), [VARCHAR, VARCHAR], BOOLEAN)
         add("json_of", lambda text: json_of(value_of(text)), [VARCHAR], VARCHAR)
         variables = {
-            "application": rules.application,
-            "horizon_ms": rules.horizon_ms,
-            "partitions": rules.partitions,
+            "application": application,
+            "horizon_ms": horizon_ms,
+            "partitions": partitions,
             "pattern": f"^(?:{PARTITION_PATTERN})$",
             "offset_bits": _OFFSET_BITS,
         }

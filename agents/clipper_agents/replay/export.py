@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from clipper_agents.replay.decision_join import DecisionJoin, JoinRules
+from clipper_agents.replay.decision_join import DecisionJoin
 from clipper_agents.replay.log_reading import KafkaLog, Progress, read_tables, spans_of
 from clipper_stream.evaluation.log.configuration import Configuration
 from clipper_stream.evaluation.log.parquet import FileFacts, new_file
@@ -33,17 +33,10 @@ def export_log(
     total: Callable[[int], None] = lambda _: None,
     progress: Progress = lambda _: None,
 ) -> FileFacts:
-    """Write the decisions to a file, which appears once all of them have been read.
+    """Write the decisions to a new file, which appears once all of them have been read, and return its metadata.
 
-    Args:
-        log: The logs; they are read up to where they end now.
-        out: The file; it must not exist.
-        processes: Number of reading processes, and of threads that join.
-        total: Called with the number of records to read.
-        progress: Called with the number of records read since the last call.
-
-    Returns:
-        The metadata of the file.
+    The logs are read up to where they end now, by so many processes, and joined by so many threads. `total` is called
+    with the number of records to read, `progress` with the number of those read since its last call.
 
     Raises:
         UnusableFile: the file exists.
@@ -61,13 +54,14 @@ def export_log(
         spans = asyncio.run(spans_of(log))
         total(sum(span.records for span in spans))
         counts = read_tables(log, spans, Path(folder), processes, progress)
-        rules = JoinRules(
+        with DecisionJoin(
+            Path(folder),
             application=log.application,
             loss_kind=log.loss_kind,
             horizon_ms=log.span.horizon_ms,
             partitions=log.catalogue.partitions,
-        )
-        with DecisionJoin(Path(folder), rules, processes) as join:
+            threads=processes,
+        ) as join:
             counts.update(join.counts)
             named = {name: counts[name] for name in COUNTS}
             facts = replace(

@@ -245,12 +245,9 @@ def places_of(records: Sequence[Record]) -> Any:
 
 
 class LogTables:
-    """Writes the tables of some partitions to files; a context manager.
+    """Writes the tables of some partitions to files of a folder, `<table>-<name>.arrow`; a context manager.
 
     Args:
-        folder: Existing folder of the files, `<table>-<name>.arrow`.
-        name: Ends the names of the files.
-        catalogue: Topics of the deployment.
         application: Whose decisions are wanted.
         firsts: Offset of the first wanted prediction of each partition.
 

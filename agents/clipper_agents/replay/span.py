@@ -53,15 +53,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionSpan:
-    """Ranges of offsets to read in one partition of each topic.
-
-    Attributes:
-        partition: Number of the partition.
-        first: Offset of the first wanted prediction.
-        predictions: Predictions to read; those before `first` only for their ids.
-        audits: Audits to read.
-        feedback: Feedback to read.
-    """
+    """Ranges of offsets to read in one partition of each topic; predictions before `first` only for their ids."""
 
     partition: int
     first: int
@@ -71,22 +63,11 @@ class PartitionSpan:
 
     @property
     def records(self) -> int:
-        """Number of offsets to read."""
         return sum(end - begin for begin, end in (self.predictions, self.audits, self.feedback))
 
 
 async def partition_spans(reader: LogReader, catalogue: Catalogue, span: Span) -> list[PartitionSpan]:
-    """Return the offsets of each partition with predictions in the span.
-
-    Args:
-        reader: A connected reader that reads nothing else meanwhile.
-        catalogue: Topics of the deployment.
-        span: The part to read.
-
-    Raises:
-        KafkaError: no broker answers, or a right is missing.
-        TimeoutError: no record came within the reader's patience.
-    """
+    """Return the offsets of each partition with predictions in the span; errors as of `LogReader.lists`."""
     found = [await _partition_span(reader, catalogue, span, number) for number in range(catalogue.partitions)]
     return [one for one in found if one.first < one.predictions.end]
 
@@ -115,12 +96,7 @@ async def range_between(
 ) -> Range:
     """Return the offsets of a partition's records from one time to another, milliseconds since the epoch.
 
-    Args:
-        reader: A connected reader.
-        tp: The partition.
-        since_ms: Records of this time and later; None: from the oldest on.
-        until_ms: Records before this time; None: up to the end.
-        there: What the partition holds.
+    None stands for the oldest record and for the end of what is `there`.
     """
     first = await _offset_at(reader, tp, since_ms, there)
     return Range(first, there.end if until_ms is None else max(first, await _offset_at(reader, tp, until_ms, there)))

@@ -125,7 +125,7 @@ class RouterProcess:
             IndexedLog(app, catalogue.predictions, decisions, read_prediction, self._skew),
             IndexedLog(app, catalogue.audits, audits, read_audit),
         )
-        self._caches = partition_caches(folder / "cache", settings.section.cache_bytes)
+        self._caches = partition_caches(folder / "cache", int(settings.section.cache_mib * 1024 * 1024))
         stores = QueryStores(self._registry, self._selection, self._caches, self._logs)
 
         # a query's life

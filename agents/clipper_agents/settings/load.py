@@ -109,7 +109,6 @@ class Settings(Section, frozen=True):
 
     @property
     def files(self) -> FileRules:
-        """What the operator says about model files."""
         return FileRules(unpickle=self.loading.unpickle, cache_dir=self.loading.cache_dir)
 
     @property

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from clipper_agents.control.host_reports import one_line
 from clipper_agents.control.plan import refs_of, wanted_hosts
-from clipper_agents.status.deployment_view import DeploymentView, one_line
+from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.model import (
     ApplicationStatus,
     ClusterStatus,

@@ -205,7 +205,6 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         return task
 
     def watch(self, task: "asyncio.Future[Any]") -> None:
-        """Crash with the task's error, if it has one."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self._crashing = asyncio.get_running_loop().create_task(self.crash(error))
 

@@ -21,7 +21,7 @@ from clipper_agents.control.apply import KEPT, apply_manifests, split_known, wit
 from clipper_agents.control.change_records import Signature
 from clipper_agents.control.host_reports import HostReports
 from clipper_agents.control.manifest_text import plan_lines
-from clipper_agents.control.state import read_manifests
+from clipper_agents.control.state import read_control
 from clipper_agents.kafka.retry import reached_in
 from clipper_agents.kafka.startup_check import check_until_answered
 from clipper_agents.kafka.topics import ensure_topics
@@ -71,9 +71,7 @@ class Deployment:
         overwrite: Publish the configuration also over what is live and differs; else that is logged.
         machine: Name of this machine, which publishes nothing and starts hosts alone, its part of all that the control
             topic declares; empty: everything is started here.
-        logs: Of the children.
         process_environment: Backoff, clock and where the children's lines go.
-        program: How the command line program is started.
     """
 
     def __init__(
@@ -249,9 +247,9 @@ class Deployment:
     async def _publish(self) -> list[ModelManifest]:
         replication = self.settings.kafka.replication
         await ensure_topics(self.connection, self.catalogue, replication_factor=replication)
-        published = await read_manifests(self.connection, self.catalogue)
+        published = (await read_control(self.connection, self.catalogue)).manifests
         models = with_digests(self.settings.models, published.models)
-        applied = await apply_manifests(
+        found, written, kept = await apply_manifests(
             self.connection,
             self.catalogue,
             self.settings.applications,
@@ -259,12 +257,11 @@ class Deployment:
             Signature(why="published by `up`"),
             overwrite=self._overwrite,
         )
-        _, overwritten = split_known(applied.written, applied.found)
-        for plan, what in ((applied.kept, KEPT), (overwritten, OVERWRITTEN)):
-            for line in [what, *plan_lines(applied.found, plan)] if plan else ():
+        _, overwritten = split_known(written, found)
+        for plan, what in ((kept, KEPT), (overwritten, OVERWRITTEN)):
+            for line in [what, *plan_lines(found, plan)] if plan else ():
                 log.warning("%s", line)
-        kept = {model.ref for model in applied.kept.models}
-        in_force = [model for model in models if model.ref not in kept]
+        in_force = [model for model in models if model.ref not in {one.ref for one in kept.models}]
         report = await ensure_topics(self.connection, self.catalogue, in_force, replication_factor=replication)
         for line in report.advice:
             log.warning("%s", line)

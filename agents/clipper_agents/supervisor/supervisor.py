@@ -152,10 +152,6 @@ class SupervisedProcess:
         """The fields of its ready line, empty while it does not serve."""
         return self.process.ready.result() if self.process and self._serves.is_set() else {}
 
-    @property
-    def metrics_port(self) -> int | None:
-        return int(self.fields["metrics"]) if "metrics" in self.fields else None
-
     async def wait_ready(self) -> dict[str, str]:
         """Wait until it serves, in this run or a later one; the fields of its ready line."""
         serves = asyncio.create_task(self._serves.wait())

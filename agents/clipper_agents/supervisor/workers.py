@@ -64,9 +64,7 @@ class Workers:
     ) -> None:
         self.machine = machine  # in the names of hosts, where several machines run them
         self.allowed = settings.allowed
-        """Packages, modules and directories that the workers may load models from."""
         self.files = settings.files
-        """What the operator says about model files."""
         modules, locations = ([each for each in self.allowed if ("/" in each) is place] for place in (False, True))
         loading = msgspec.structs.replace(settings.loading, allowed_modules=modules, allowed_locations=locations)
         self._settings = msgspec.structs.replace(settings, loading=loading)

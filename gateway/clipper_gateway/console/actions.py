@@ -22,7 +22,7 @@ from msgspec import Meta
 
 from clipper_agents.control import changes
 from clipper_agents.control.change_records import Signature
-from clipper_agents.control.manifest_text import plan_lines, rollback_lines, undone_lines, written_lines
+from clipper_agents.control.manifest_text import change_text, plan_lines, rollback_lines, written_lines
 from clipper_agents.control.plan import Plan
 from clipper_agents.control.rollback import plan_rollback, roll_back
 from clipper_agents.control.state import ControlState, Manifests, read_control
@@ -114,7 +114,7 @@ def _model_change(rule: Callable[[Manifests, str, str], Plan], title: str) -> Do
 async def _preview_rollback(target: Target, form: ActionForm) -> ActionPreview:
     state, name = await read_control(*target), form.application
     plan, undone = plan_rollback(state.manifests, state.history(name), name, form.to_revision)
-    lines = [*undone_lines(undone), *plan_lines(state, plan)] if plan else []
+    lines = [*(f"undone: {change_text(each)}" for each in undone), *plan_lines(state, plan)] if plan else []
     title = f"Roll {name} back{f' to revision {form.to_revision}' if form.to_revision else ''}"
     is_kept = bool(undone) and undone[-1].rows is not None
     note = f"The selection state {'is set back too' if is_kept else 'stays: none was kept'}."

@@ -6,13 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from builders.metrics import served
 
 from clipper_agents import exits
-from clipper_agents.demo.run import scrape_all
 from clipper_agents.demo.scenario import FAILED, DemoRecorder, DemoResult, Pace, pace_of, phase_of
-from clipper_agents.observability.exposition import Scrape
-from clipper_agents.observability.metrics import ProcessMetrics, RouterMetrics
 from clipper_agents.replay.verdicts import PartitionVerdict, Verification
 from clipper_loadgen.ledger import Ledger
 from clipper_loadgen.report import summarise
@@ -24,15 +20,7 @@ pytest.importorskip("matplotlib")
 from clipper_agents.cli.demo import report
 
 QUERIES = 400
-VERDICT = PartitionVerdict(partition=0, position=39, behind=0, feedbacks=40, rows=16)
-METRICS = Scrape(
-    {
-        ("clipper_cache_lookups_total", frozenset()): 100.0,
-        ("clipper_cache_hits_total", frozenset()): 7.0,
-        ("clipper_feedback_total", frozenset({("outcome", "applied")})): 397.0,
-        ("clipper_feedback_total", frozenset({("outcome", "unlearned")})): 3.0,  # of what nobody decided
-    }
-)
+VERDICT = PartitionVerdict(partition=0, position=399, behind=0, feedbacks=400, rows=16)
 
 
 def recorded(skipped=()):
@@ -58,11 +46,11 @@ def summed_up(answers=(1,) * QUERIES, feedback=400, defaults=0):
     return summarise(ledger, application="digits", mode="bounded", feedback_sent=feedback)
 
 
-def result_of(skipped=(), load=None, uncommitted=(), equal=True):
+def result_of(skipped=(), load=None, refused=0, uncommitted=(), equal=True):
     verification = Verification(equal=equal, seconds=0.5, partitions=[VERDICT])
     errors = recorded(skipped).errors
     pace = Pace(100.0, 60.0, QUERIES)
-    return DemoResult("good:1", errors, pace, load or summed_up(), METRICS, dict(uncommitted), verification)
+    return DemoResult("good:1", errors, pace, load or summed_up(), refused, dict(uncommitted), verification)
 
 
 # --- meanwhile ------------------------------------------------------------------------------------------------------
@@ -73,17 +61,6 @@ def test_the_flag_exists_from_before_the_first_query_of_the_failure_to_the_last(
         recorder.releasing(count)
         states.append(flag.exists())
     assert states == [False] * 101 + [True] * 100 + [False] * 200
-
-
-def test_metrics_of_all_processes_are_joined_without_those_of_one_that_is_gone():
-    router, host = RouterMetrics(), ProcessMetrics("host")
-    router.counter("clipper_feedback_total", "applied").inc(4)
-    weights = {("digits-exp3", "svm:1"): 0.75, ("digits-exp3", "knn:1"): 0.25}
-    router.set_gauges("clipper_selection_weight", weights)
-    metrics = scrape_all([served(router), None, served(host), 1])
-    assert metrics.by("outcome", "clipper_feedback_total") == {"applied": 4}
-    weights = metrics.by("model", "clipper_selection_weight", application="digits-exp3")
-    assert weights == {"svm:1": 0.75, "knn:1": 0.25}
 
 
 @pytest.mark.parametrize(
@@ -133,6 +110,7 @@ def test_a_query_without_an_answer_is_an_error_of_the_policy_but_of_no_model():
         ({"load": summed_up([0, *[1] * 399])}, ["answers"]),
         ({"load": summed_up([1] * 399)}, ["answers"]),  # one that was not sent
         ({"load": summed_up(feedback=401)}, ["feedback"]),
+        ({"refused": 1}, ["feedback"]),  # of a query that nobody knows, say
         ({"uncommitted": {"clipper.queries": 2}}, ["offsets"]),
         ({"equal": False}, ["learned"]),
     ],
@@ -148,5 +126,5 @@ def test_each_promise_that_is_broken_is_said_in_a_line_and_in_the_exit_code(tmp_
     assert re.findall(r"^FAILED (\w+): ", said, re.MULTILINE) == broken
     assert (tmp_path / "errors.png").stat().st_size > 10_000
     pace = "of 60 queries a second were answered; this machine answers 100 at most"
-    for line in ("good:1 broke", "cache: 7 of 100 rows were known", f"picture: {tmp_path / 'errors.png'}", pace):
+    for line in ("good:1 broke", " sent, 400 read, ", f"picture: {tmp_path / 'errors.png'}", pace):
         assert line in said

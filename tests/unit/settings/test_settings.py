@@ -97,7 +97,7 @@ def test_a_worker_gets_plain_values_and_a_folder_of_its_own(loaded):
     settings = loaded(overrides={"kafka.bootstrap": "a:1", "router.cache_mib": "0.5", "host.data_dir": "/x"})
     kafka = settings.connection({})
     router = settings.worker(settings.router, "router-1", kafka)
-    assert (router.section.cache_bytes, router.kafka.bootstrap) == (524288, "a:1")
+    assert (router.section.cache_mib, router.kafka.bootstrap) == (0.5, "a:1")
     assert settings.worker(settings.host, "svm.1.0", kafka).data_dir == Path("/x/svm.1.0")
     other = Settings(kafka=KafkaSection(prefix="staging"))
     assert other.data_dir(other.host, "svm.1.0") == Path("data/staging/host/svm.1.0")

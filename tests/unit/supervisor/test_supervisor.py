@@ -85,7 +85,7 @@ async def test_a_started_child_serves_in_a_group_of_its_own_and_tells_its_fields
     caplog.set_level("INFO")
     await around.start(SERVING, SERVING)
     assert around.supervisor.children["b"].fields == {"role": "router", "metrics": "9"}
-    assert around.supervisor.children["b"].metrics_port == 9
+    assert around.supervisor.children["b"].fields["metrics"] == "9"
     assert list(around.supervisor.children) == ["a", "b"]
     pids = [child.pid for child in around.supervisor.children.values()]
     assert all(map(is_alive, pids))
