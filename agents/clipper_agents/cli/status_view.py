@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType, group
 from rich.text import Text
 
+from clipper_agents.cli.registry_view import change_row
 from clipper_agents.cli.terminal import TextTable
 from clipper_agents.status.deployment_view import drift_described, one_line
 from clipper_agents.status.model import (
@@ -92,18 +93,8 @@ def application_parts(name: str, status: ApplicationStatus) -> Iterator[Renderab
         if version.drift is not None:
             yield Text(drift_described(version.drift), style="yellow")
     if status.changes:
-        headings = ("revision", "changed at", "by", "what", "why")
-        rows = [
-            (
-                str(one.revision),
-                when(one.at_ms),
-                one_line(one.by),
-                f"{one.command} {one.model or ''}".strip(),
-                one_line(one.why),
-            )
-            for one in status.changes
-        ]
-        yield TextTable(headings, rows)
+        rows = [change_row(one) for one in status.changes]
+        yield TextTable([*rows[0]], [map(one_line, row.values()) for row in rows])
 
 
 def flow_line(status: ApplicationStatus) -> str:
