@@ -196,11 +196,9 @@ def score(
     name, _, version = model.partition(":")
     named = msgspec.structs.replace(target, name=name, version=version)
     with progress(model) as update:
-
-        def told(done: int, of: int) -> None:
-            update(completed=done, total=of)
-
-        found = score_inputs(inputs, named, out, files=files, processes=processes, told=told)
+        found = score_inputs(
+            inputs, named, out, files=files, processes=processes, told=lambda done, of: update(completed=done, total=of)
+        )
     if as_json:
         print_json({"file": str(out), "model": model, **found._asdict()})
         return
