@@ -42,10 +42,10 @@ def imports_of(statements):
 
 # --- names and sizes ------------------------------------------------------------------------------------------------
 BUDGETS = """
-clipper_topics 2700
+clipper_topics 2695
 clipper_stream 360 batching 530 caching 200 client 1235 combining 185 drift 240 evaluation 3775 feedback 525 http 355
                models 2800 query 2410 selection 1710 sequential_testing 1040
-clipper_agents 50 broker 660 cli 3335 control 1880 dead_letters 230 demo 625 examples 35 feedback 385 host 1260
+clipper_agents 55 broker 660 cli 3335 control 1880 dead_letters 230 demo 625 examples 35 feedback 385 host 1260
                kafka 2395 observability 1200 replay 2410 rollout 1685 router 4145 settings 720 status 2540
                streaming 2340 supervisor 1735
 clipper_gateway 3585 console 1630
