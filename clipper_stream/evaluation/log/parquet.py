@@ -105,7 +105,7 @@ def read_facts(path: Path) -> FileFacts:
     return FileFacts(**content | {"models": tuple(content["models"]), "configs": configs})
 
 
-def _configuration(said: dict[str, Any]) -> Configuration:
+def _configuration(said: Any) -> Configuration:
     trials = {model: tuple(interval) for model, interval in said["trials"].items()}
     return Configuration(**said | {name: tuple(said[name]) for name in ("models", "asked")} | {"trials": trials})
 
