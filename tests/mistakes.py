@@ -293,6 +293,7 @@ INFER = "POST /v2/models/digits/infer"
 REQUESTS: list[tuple[str, str, dict[str, str]]] = [
     ("POST /v1/applications/digit/predict", '{"input": [1, 2]}', {}),
     (PREDICT, '{"inptu": [1, 2]}', {}),
+    (PREDICT, '{"application": "digit", "input": [1, 2]}', {}),
     (PREDICT, '{"inputs": 7}', {}),
     (PREDICT, '{"input": [1, 2]', {}),
     (PREDICT, "input=1", {"content-type": "application/x-www-form-urlencoded"}),

@@ -28,7 +28,10 @@ INTERRUPTED = 130
 
 
 def end_on_signals(
-    end: Callable[[], object], waits_for: Callable[[], str], kill: Callable[[], object] = lambda: os._exit(INTERRUPTED)
+    end: Callable[[], object],
+    waits_for: Callable[[], str],
+    kill: Callable[[], object] = lambda: os._exit(INTERRUPTED),
+    tell: Callable[[str], object] = logger.warning,
 ) -> None:
     """Call `end` at SIGTERM and at Ctrl-C, which is told at once what is waited for; a second Ctrl-C ends by `kill`."""
     told = set[int]()
@@ -37,7 +40,7 @@ def end_on_signals(
         if number in told and number == signal.SIGINT:
             kill()
         elif number == signal.SIGINT:
-            logger.warning("ending: %s; a second Ctrl-C ends at once", waits_for())
+            tell(f"ending: {waits_for()}; a second Ctrl-C ends at once")
         told.add(number)
         end()
 

@@ -31,7 +31,7 @@ from clipper_stream.models.row_spec import Column, RowSpec
 MAX_DEPTH = 32
 """Deeper nesting of a `json` row is taken for a mistake, or an attack, long before any encoder's recursion limit."""
 
-_NULL = "is null, as which JSON writes NaN too"
+_NULL = "is null (NaN becomes null in JSON)"
 _BINARY = (bytes, bytearray, memoryview)
 _EXACT_BELOW = 2**53
 _LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what msgpack, and so a frame to a host, can hold

@@ -74,6 +74,8 @@ async def run(project: Project, rate: float, out: Path) -> dict[str, Any]:
         await operator.run("model", "deploy", canary, "--uri", targets[canary], "--application", name, *how)
         await operator.wait_for(f"{canary} is promoted", decided("promote", canary))
         await asyncio.sleep(QUIET_S)
+        of = ("--context", project.contexts[0]) if project.contexts else ()
+        await operator.run("selection", "show", name, *of)
         await traffic.stop()
         await operator.run("replay", "export", name, "--out", "log.parquet")
         asked = [part for text in project.candidates for part in ("--candidate", text)]

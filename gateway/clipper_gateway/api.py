@@ -20,7 +20,7 @@ from clipper_gateway.inference import own_id
 from clipper_gateway.rest import HttpCall, json_response
 from clipper_stream.errors import shown
 from clipper_stream.http.query_status import FeedbackReport, QueryStatus
-from clipper_topics import codec
+from clipper_topics.feedback import Feedback
 from clipper_topics.manifests import ModelManifest
 from clipper_topics.query import ID_CHARACTERS
 
@@ -44,6 +44,10 @@ class _TextConvertor(PathConvertor):
 register_url_convertor("text", _TextConvertor())
 
 
+class FeedbackBody(Feedback, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A feedback, as the body of a request or one of its list."""
+
+
 class Accepted(msgspec.Struct):
     """Feedback that was taken, to be counted later."""
 
@@ -53,7 +57,8 @@ class Accepted(msgspec.Struct):
 
 Asked: TypeAlias = tuple[str, str, str | None]
 """A query's id, application and context."""
-_bodies = msgspec.json.Decoder(PredictBody)
+_bodies, _feedback = msgspec.json.Decoder(PredictBody), msgspec.json.Decoder(FeedbackBody)
+_feedback_lists = msgspec.json.Decoder(list[FeedbackBody])
 _encode = msgspec.json.Encoder().encode
 _HALF_PAIR = re.compile(rb"\\u[dD][89abAB]\w\w(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]\w\w)\\u[dD][c-fC-F]\w\w")
 
@@ -113,8 +118,8 @@ class OwnApi:
     async def predict(self, call: HttpCall) -> Response:
         _check_json(call)
         query: PredictBody = decoded(_bodies, call.body)
-        if query.application:
-            raise Refusal(400, "the body has an unknown field application, which the path names: leave it out")
+        if query.application not in {"", call.application}:
+            raise Refusal(400, f"application is {shown(query.application)}, the path names another: leave it out")
         query.application, query.query_id = (
             call.application,
             own_id(call.headers.get("idempotency-key"), query.query_id),
@@ -126,7 +131,7 @@ class OwnApi:
         """Take one feedback or several; 202 once Kafka has them all, and none where one of them cannot be taken."""
         _check_json(call)
         is_list = call.body.lstrip()[:1] == b"["
-        given = decoded(codec.feedback_list, call.body) if is_list else [decoded(codec.feedback, call.body)]
+        given = decoded(_feedback_lists, call.body) if is_list else [decoded(_feedback, call.body)]
         if not 1 <= len(given) <= MOST_FEEDBACK:
             raise Refusal(400, f"the list has {len(given)} feedbacks: give 1 to {MOST_FEEDBACK}")
         await self._calls.give(call, given)
@@ -141,18 +146,13 @@ class OwnApi:
         call.caller.require("read", application)
         self._calls.applications.manifest(application)
         if not (1 <= len(query_id) <= ID_CHARACTERS and 1 <= len(context or "?") <= ID_CHARACTERS):
-            raise Refusal(
-                400, f"query_id and context have 1 to {ID_CHARACTERS} characters each: give those of the query"
-            )
+            raise Refusal(400, f"query_id and context have 1 to {ID_CHARACTERS} characters: give those of the query")
         wait_s = _seconds(call.query.get("wait_s", "0"))
         with self._calls.shares.polls.held(call.caller.holder):
             found = await self._waited(call, (query_id, application, context), wait_s)
         if found is None:
-            raise Refusal(
-                404,
-                f"query {shown(query_id)} of application {application} is not in the logs of the last "
-                f"{self._horizon_s:g} s: check its id, and give its context if it has one",
-            )
+            what = f"query {shown(query_id)} of {application} is not in the logs of the last {self._horizon_s:g} s"
+            raise Refusal(404, f"{what}: check its id, and give its context if it has one")
         return json_response(found, 202 if found.prediction is None else 200)
 
     async def _waited(self, call: HttpCall, asked: Asked, wait_s: float) -> QueryStatus | None:

@@ -61,7 +61,7 @@ def test_a_demo_that_is_interrupted_leaves_nothing_behind(tmp_path: Path, number
         assert any(when in line for line in demo.stdout)
         started = descendants(demo.pid)
         demo.send_signal(number)
-        demo.stdout.read()
+        assert ("ending: the processes" in demo.stdout.read()) == (number == signal.SIGINT)
         assert demo.wait(timeout=60) == 130
     assert list(temporary.iterdir()) == []
     until("the end of all that it started", lambda: not any(one.runs for one in started), 10.0)

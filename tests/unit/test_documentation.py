@@ -117,6 +117,13 @@ def test_no_page_installs_the_package_from_an_index_as_long_as_it_is_in_none():
     assert [relative(page) for page in PAGES if says.search(page.read_text())] == []
 
 
+def test_one_page_says_how_the_package_is_installed_and_the_others_lead_there():
+    """Elsewhere stand what an error says, and PACKAGE for what that page says."""
+    says = re.compile(r"pip install(?!.*PACKAGE)|clipper-stream\[")
+    found = {relative(page) for page in PAGES if says.search(page.read_text())}
+    assert found == {"docs/how-to/install.md", "docs/reference/mistakes.md"}
+
+
 def test_pages_give_only_commands_that_the_makefile_has_and_kill_no_process_by_name():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     for page in PAGES:

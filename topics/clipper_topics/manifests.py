@@ -95,9 +95,7 @@ class InputSpec(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown
             raise ValueError(f"shape {self.shape} has {elements} elements: a row has at most {MAX_ROW_ELEMENTS}")
         names = [column.name for column in self.columns]
         if bool(names) != (self.dtype == "table"):
-            raise ValueError(
-                f"dtype {self.dtype} with {len(names)} columns: name those of a table, and of nothing else"
-            )
+            raise ValueError(f"dtype {self.dtype} with {len(names)} columns: a table needs some, nothing else has any")
         if len(set(names)) < len(names):
             raise ValueError(f"columns {names}: give each name once")
         if self.missing and self.dtype not in ("float32", "float64", "table"):

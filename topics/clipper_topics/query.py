@@ -87,7 +87,7 @@ def check_answered(query_id: str, context: str | None, partitions: int) -> str |
     if is_offset_id(query_id):
         partition, offset = map(int, query_id.split("@"))
         if offset >= 2**63 or offset_id(partition, offset) != query_id:
-            return f"query_id {query_id!r} is none that routers give, as 3@41: is the id whole?"
+            return f"query_id {query_id!r} is not as routers write ids (3@41): is the id whole?"
     if partition is not None and partition >= partitions:
         return f"query_id {query_id!r} names partition {partition}, there are {partitions}, from 0 on: is the id whole?"
     return None

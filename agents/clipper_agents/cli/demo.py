@@ -2,12 +2,12 @@
 
 import asyncio
 import os
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clipper_agents import exits
 from clipper_agents.cli import terminal
 from clipper_agents.cli.options import require_extra
 from clipper_agents.demo import LEAST_QUERIES
@@ -50,19 +50,18 @@ def demo(
     async def run() -> "DemoResult":
         task = asyncio.current_task()
         assert task is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        exits.end_on_signals(task.cancel, lambda: "the processes and topics of the demo go", tell=terminal.say)
         return await run_demo(queries, rate, seed, os.environ, terminal.say, lines, opens_console=open_console)
 
     try:
         result = asyncio.run(run())
-    except asyncio.CancelledError as ended:  # SIGTERM ends it as Ctrl-C does
+    except asyncio.CancelledError as ended:
         raise KeyboardInterrupt from ended
     report(result, out / PICTURE)
 
 
 def report(result: "DemoResult", picture: Path) -> None:
     """Print the errors by phase and the numbers of a run, and draw its picture."""
-    from clipper_agents import exits
     from clipper_agents.demo.scenario import PHASES
 
     picture.write_bytes(result.picture())

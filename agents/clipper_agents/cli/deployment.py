@@ -89,10 +89,6 @@ class DeploymentContext:
     def catalogue(self) -> "Catalogue":
         return self.settings.catalogue
 
-    @property
-    def prefix(self) -> str:
-        return self.settings.kafka.prefix
-
     def control_state(self) -> "ControlState":
         from clipper_agents.control.state import read_control
 
@@ -134,10 +130,7 @@ class ChangeRequest:
     def print(self, written: "Plan") -> None:
         from clipper_agents.control.manifest_text import written_lines
 
-        if self.as_json:
-            print_json(*written.changes)
-        else:
-            say(*written_lines(written))
+        print_json(*written.changes) if self.as_json else say(*written_lines(written))
 
 
 def signature(by: str | None, why: str) -> "Signature":

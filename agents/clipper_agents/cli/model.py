@@ -1,7 +1,6 @@
 """`clipper-stream model`: versions that come, are tried, are promoted, and go, while traffic flows."""
 
 import asyncio
-import os
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -151,10 +150,7 @@ def rollback_models(
     target = change.deployment.kafka, change.deployment.catalogue
     seen = change.seen(application)
     done = asyncio.run(roll_back(*target, application, to_revision, change.signature, seen=seen))
-    if change.as_json:
-        change.print(done.written)
-    else:
-        say(*rollback_lines(done))
+    change.print(done.written) if change.as_json else say(*rollback_lines(done))
 
 
 def _make(change: ChangeRequest, command: str, ref: str, application: str | None, **options: Any) -> None:
@@ -235,10 +231,8 @@ def _wait(
     from clipper_agents.cli.registry_view import report_line
     from clipper_agents.control.readiness import wait_for_host
 
-    def tell(report: "HostReport") -> None:
-        say(report_line(report), stderr=True)
-
-    ended = asyncio.run(wait_for_host(deployment.kafka, deployment.catalogue, model.ref, wait_s, tell, before))
+    target = deployment.kafka, deployment.catalogue, model.ref, wait_s
+    ended = asyncio.run(wait_for_host(*target, lambda report: say(report_line(report), stderr=True), before))
     if ended is None:
         raise ClipperError(
             f"no host of {model.ref} is ready after {wait_s:g} s: does `clipper-stream up` or "
@@ -283,7 +277,7 @@ def test_model(
     What a row looks like, where nobody says it, is read from the model's file: names and types of columns, and whether
     values may be missing. Ends with code 1 when a law is broken, a model that cannot be loaded included.
     """
-    from clipper_agents.cli.model_target import alone, read_samples, read_target, with_fitted_row
+    from clipper_agents.cli.model_target import configuration_of, read_samples, read_target, with_fitted_row
     from clipper_stream.errors import ModelNotLoaded
     from clipper_stream.models.registry import file_digest
     from clipper_stream.models.testing import check_model
@@ -315,12 +309,7 @@ def test_model(
     if report.broken:
         raise typer.Exit(1)
     if write is not None:
-        from clipper_agents.control.manifest_text import as_toml
-        from clipper_agents.control.state import Manifests
-
-        if found.runtime != "python" and "://" not in found.uri:
-            found.uri = os.path.relpath(found.uri, write.parent)
-        write.write_text(as_toml(Manifests({found.name: alone(found)}, {found.ref: found})), encoding="utf-8")
+        write.write_text(configuration_of(found, write.parent), encoding="utf-8")
         say(f"wrote {write}: serve it with `clipper-stream up --config {write}`", stderr=True)
 
 

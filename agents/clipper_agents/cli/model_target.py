@@ -13,6 +13,8 @@ import msgspec
 
 from clipper_agents.cli.options import manifest_from
 from clipper_agents.cli.worker import find_models_here
+from clipper_agents.control.manifest_text import as_toml
+from clipper_agents.control.state import Manifests
 from clipper_agents.settings import load_settings
 from clipper_loadgen.datasets import load_dataset
 from clipper_stream.errors import InvalidSetting, ModelNotLoaded
@@ -132,6 +134,13 @@ def alone(model: ModelManifest) -> ApplicationManifest:
     return ApplicationManifest(name=model.name, models=[model.ref], input=model.input, objective_ms=None)
 
 
+def configuration_of(model: ModelManifest, folder: Path) -> str:
+    """The configuration, for a file in this folder, with which `up` serves the model and an application of it alone."""
+    if model.runtime != "python" and "://" not in model.uri:
+        model = msgspec.structs.replace(model, uri=os.path.relpath(model.uri, folder))
+    return as_toml(Manifests({model.name: alone(model)}, {model.ref: model}))
+
+
 def _with_options(content: dict[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in stated.items() if value is not None}
     row = {name: given.pop(name) for name in ("dtype", "shape") if name in given}
@@ -142,9 +151,7 @@ def _runtime(text: str) -> str:
     found = runtime_for(text)
     if found is None:
         names = ", ".join(RUNTIMES)
-        raise InvalidSetting(
-            f"{text}: neither package.module:attribute nor a known file: give --runtime, one of {names}"
-        )
+        raise InvalidSetting(f"{text}: neither package.module:attribute nor known file: give --runtime, one of {names}")
     return found
 
 

@@ -97,6 +97,14 @@ def fields_of(texts: list[str] | None, option: str, example: str) -> dict[str, s
     return found
 
 
+def json_of(text: str, example: str) -> Any:
+    """Return the value that a text is in JSON."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no JSON ({error}): write for example {example}") from error
+
+
 def json_or_text(text: str) -> Any:
     """Return a value as JSON says it; what is no JSON is text.
 
@@ -140,10 +148,7 @@ def parameters_of(text: str | None) -> dict[str, Any] | None:
     """Parse `--parameters`."""
     if text is None:
         return None
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"--parameters {text}: not JSON: {error}") from error
+    found = json_of(text, '{"threads": 2}')
     if not isinstance(found, dict):
         raise typer.BadParameter(f'--parameters {text}: write an object, as {{"threads": 2}}')
     return found

@@ -49,7 +49,7 @@ def produce(
         raise typer.BadParameter("nan is no number of times", param_hint="--speed")
     kafka = deployment.kafka
     plan = RerunPlan(
-        source=RerunEndpoint(kafka=kafka, prefix=deployment.prefix),
+        source=RerunEndpoint(kafka=kafka, prefix=deployment.catalogue.prefix),
         target=RerunEndpoint(kafka=replace(kafka, bootstrap=bootstrap_to or kafka.bootstrap), prefix=to),
         span=span_from(since, until),
         applications=tuple(application or ()),
@@ -87,10 +87,7 @@ def _run(plan: "RerunPlan", summary: "RerunSummary") -> None:
 
 
 def _show(summary: "RerunSummary", *, as_json: bool) -> None:
-    if as_json:
-        print_json(summary)
-    else:
-        say(*lines_of(summary))
+    print_json(summary) if as_json else say(*lines_of(summary))
 
 
 def lines_of(summary: "RerunSummary") -> list[str]:

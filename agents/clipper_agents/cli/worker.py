@@ -146,7 +146,5 @@ def _published(deployment: DeploymentContext, ref: str) -> "ModelManifest":
 
     found = deployment.control_state().manifests.models
     if ref not in found:
-        raise UnknownName(
-            f"model {ref!r} is neither configured nor published; published: {', '.join(sorted(found)) or 'none'}"
-        )
+        raise UnknownName(f"model {ref!r} is neither configured nor published: {', '.join(sorted(found)) or 'none'} is")
     return found[ref]

@@ -177,8 +177,8 @@ def progress_line(run: LoadRun) -> str:
     answered_s = latencies_s[np.isfinite(latencies_s)]
     p50_s, p99_s = np.percentile(answered_s, (50, 99)) if len(answered_s) else (np.nan, np.nan)
     return (
-        f"{ledger.answered_count:,}/{len(ledger):,} {phase_of(ledger.sent_count - 1, len(ledger))} "
-        f"p50={1000 * p50_s:.0f}ms p99={1000 * p99_s:.0f}ms defaults={len(ledger.reasons):,}"
+        f"best model {phase_of(ledger.sent_count - 1, len(ledger))}: {ledger.answered_count:,}/{len(ledger):,} "
+        f"answered, latest p50={1000 * p50_s:.0f}ms p99={1000 * p99_s:.0f}ms, defaults={len(ledger.reasons):,}"
     )
 
 

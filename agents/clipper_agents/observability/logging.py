@@ -7,8 +7,8 @@ Rules of this file:
 - One record is one line, whatever is in it. As text a traceback has lines of its own below, each indented; as JSON it
   is a field. An error of ours says what is to be done about it, whichever library logs it: it has none.
 - What a new topic or group makes every client say for a moment is written only when it lasts.
-- In an outage aiokafka logs thousands of lines a second, so the libraries' loggers say each message at most
-  `BURST` times in `PERIOD_S`; the next line that passes says how many were left out.
+- In an outage aiokafka logs thousands of lines a second, so the libraries' loggers say each message once in
+  `PERIOD_S`; the next line that passes says how many were left out.
 """
 
 import json
@@ -24,7 +24,7 @@ from clipper_stream.errors import ClipperError, InvalidSetting, plain
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
-NOISY = ("aiokafka", "faust", "kafka", "mode", "asyncio", "jgo", "opentelemetry")
+NOISY = ("aiokafka", "faust", "kafka", "mode", "asyncio", "jgo", "opentelemetry", "uvicorn")
 """Loggers of libraries: warnings and worse only, unless the level is debug, and never in floods."""
 LATE_TIMERS = "mode.timers"
 """Warns of each commit that takes longer than the pause between two, as all do on a slow machine: errors only."""

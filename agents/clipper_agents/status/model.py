@@ -41,8 +41,8 @@ class ModelStatus:
 
     Attributes:
         replicas: How many hosts it should have; 0 when it is colocated or retired.
-        hosts: How many of them serve: they say so, and their group hears of them. None: it is colocated, or nobody
-            said.
+        hosts: How many of them serve: report that they are ready, and are members of their group. None: it is
+            colocated, or that is not known.
         unheard: Names of hosts that say that they are ready, and are not in their group.
         starting: Names of hosts that load their model, and began to within the last minutes.
         failed: Why a host failed, by its name.

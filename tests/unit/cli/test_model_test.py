@@ -10,6 +10,7 @@ import pytest
 import skops.io
 import tomli_w
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -155,6 +156,22 @@ def test_what_a_file_was_fitted_with_is_tried_shown_and_written_down(ended, tmp_
     )
     assert (application.input, application.models, model.input) == (row, ["churn-1:1"], row)
     assert (model.runtime, model.uri) == ("sklearn", str(tmp_path / "models/Churn_1.skops"))
+
+
+def test_a_project_begins_with_a_model_of_ones_own(ran, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    frame = pd.DataFrame({"age": [20.0, 30, 40, 50], "spent": [1.0, 5, 2, 4]})
+    skops.io.dump(RandomForestClassifier(2).fit(frame, [0, 1, 0, 1]), "Churn_1.skops")
+    words = ["init", "mine", "--model", "Churn_1.skops"]
+    code, _, err = ran(*words)
+    assert (code, "not trusted: sklearn.tree._tree.Tree" in err) == (exits.SETUP, True)
+    code, out, _ = ran(*words, "--parameters", '{"trusted": ["sklearn.tree._tree.Tree"]}')
+    assert (code, "wrote mine/clipper.toml: start it" in out) == (exits.OK, True)
+    assert "`clipper-stream predict churn-1 INPUT_JSON`" in out
+    (model,) = load_settings(tmp_path / "mine/clipper.toml", {}).models
+    assert [column.name for column in model.input.columns] == ["age", "spent"]
+    assert model.uri == str(tmp_path / "Churn_1.skops")
+    assert not (tmp_path / "mine/my_models.py").exists()
 
 
 def test_the_shape_of_a_file_is_read_from_it_unless_it_is_stated(ended):

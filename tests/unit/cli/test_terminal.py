@@ -134,7 +134,7 @@ def test_models_and_history_are_those_of_the_golden_text(capsys, monkeypatch):
     terminal.print_records(sorted(MODELS, key=lambda each: each.ref), row_of, otherwise="no models")
     terminal.print_records([], row_of, otherwise="no models")
     create = Change(**of, revision=1, command="create", by="\x1b[31mada", why="[bold]why")
-    terminal.print_records([create, step], registry_view.change_row)
+    terminal.print_records([create, step], registry_view.decision_row)
     failed = HostReport(model="svm:2", instance="a", state="failed", reason="no\nfile")
     terminal.say(registry_view.report_line(failed))
     text = "".join(f"{line.rstrip()}\n" for line in shown(capsys).splitlines())

@@ -134,13 +134,20 @@ def test_the_last_line_of_a_process_is_json_as_well(formats):
     assert json.loads(error_line("no broker answers")).items() >= {"level": "error", "msg": "no broker answers"}.items()
 
 
-def test_a_timer_that_a_slow_machine_holds_up_is_told_at_debug_level_only(formats, capsys):
+@pytest.mark.parametrize(
+    ("name", "level", "message"),
+    [
+        ("mode.timers", logging.WARNING, "Timer commit is overlapping"),
+        ("uvicorn.error", logging.INFO, "Started server process [4711]"),
+    ],
+)
+def test_what_nobody_can_act_on_is_told_at_debug_level_only(formats, capsys, name, level, message):
     formats("text")
-    logging.getLogger("mode.timers").warning("Timer %s is overlapping", "commit")
+    logging.getLogger(name).log(level, message)
     assert capsys.readouterr().err == ""
     LogOptions(level="debug").configure({})
-    logging.getLogger("mode.timers").warning("Timer %s is overlapping", "commit")
-    assert "commit is overlapping" in capsys.readouterr().err
+    logging.getLogger(name).log(level, message)
+    assert message in capsys.readouterr().err
 
 
 def test_options_come_before_the_environment_and_an_unknown_format_is_refused(formats, capsys):
