@@ -44,8 +44,12 @@ def change_row(change: Change) -> dict[str, str]:
         "who": one_line(change.by),
         "what": f"{change.command} {change.model or ''}".strip(),
         "why": one_line(change.why) or "-",
-        "numbers": numbers_of(change) or "-",
     }
+
+
+def decision_row(change: Change) -> dict[str, str]:
+    """A change of an application with the evidence of an automatic one."""
+    return change_row(change) | {"numbers": numbers_of(change) or "-"}
 
 
 def print_manifest(manifest: ApplicationManifest | ModelManifest) -> None:

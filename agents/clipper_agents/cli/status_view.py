@@ -93,7 +93,7 @@ def application_parts(name: str, status: ApplicationStatus) -> Iterator[Renderab
         if version.drift is not None:
             yield Text(drift_described(version.drift), style="yellow")
     if changes := [change_row(one) for one in status.changes]:
-        yield TextTable([*changes[0]][:-1], [[*row.values()][:-1] for row in changes])  # without their numbers
+        yield TextTable([*changes[0]], [row.values() for row in changes])
 
 
 def flow_lines(status: ApplicationStatus) -> Iterator[str]:
