@@ -22,7 +22,7 @@ SCHEMAS = {name: json.loads(generate_schemas.documents()[f"{name}.schema.json"])
 VALIDATORS = {name: jsonschema.Draft202012Validator(schema) for name, schema in SCHEMAS.items()}
 BETWEEN_FIELDS = (
     *("elements: a row has at most", "name each version once", "let their shares sum", "NaN", "64 bits"),
-    *("a table needs some, nothing else has any", "name those of a table", "give each name once", "only floats and tables have them"),
+    *("a table needs some, nothing else has any", "give each name once", "only floats and tables have them"),
     *("is about absolute and squared losses", "label_margin"),
 )
 """Reasons of rules that no schema can state: between fields, and of values of any form."""
