@@ -50,6 +50,9 @@ logger = logging.getLogger(__name__)
 IDLE_S = 75
 """Of a connection between two requests: longer than balancers keep theirs."""
 BACKLOG = 2_048
+ACCEPTED_A_TURN = 16
+"""Connections that a turn of the event loop accepts, which takes milliseconds under load: with one a turn, as libuv does
+it, the last of 256 clients that come together waits for all turns of the others."""
 RELOAD_S = 10.0
 HSTS = b"strict-transport-security", b"max-age=31536000"
 
@@ -58,7 +61,13 @@ _MODEL, _VERSION = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without handlers of signals: this process has its own."""
+    """uvicorn without handlers of signals, as this process has its own, and with several watchers of a listener.
+
+    libuv accepts one connection a turn for each watcher.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup([each.dup() for each in sockets or () for _ in range(ACCEPTED_A_TURN)])
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
