@@ -13,8 +13,8 @@ from unit.gateway.rig import browser_of, settings_of
 from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.settings.sections import GatewaySection
 from clipper_gateway import server
-from clipper_gateway.http_protocol import UVICORN, BoundedHttpProtocol
-from clipper_gateway.server import ACCEPTED_A_TURN, BACKLOG, Gateway
+from clipper_gateway.http_protocol import ACCEPTED_A_TURN, UVICORN, BoundedHttpProtocol, HttpServer
+from clipper_gateway.server import BACKLOG, Gateway
 
 
 class Context:
@@ -63,7 +63,7 @@ async def test_only_a_gateway_with_tls_tells_browsers_to_keep_to_it(tmp_path, tl
 
 async def accepted_by_turn(clients):
     """How many connections each turn of the event loop accepts, of clients that were all there before the first."""
-    serving = server._Server(uvicorn.Config(nothing_is_asked, http=BoundedHttpProtocol, **UVICORN))
+    serving = HttpServer(uvicorn.Config(nothing_is_asked, http=BoundedHttpProtocol, **UVICORN))
     with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener, ExitStack() as connected:
         ended, counts = asyncio.ensure_future(serving.serve(sockets=[listener])), [0]
         while not serving.started:
