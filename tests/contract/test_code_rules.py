@@ -48,7 +48,7 @@ clipper_stream 355 batching 495 caching 180 client 1210 combining 180 drift 225 
 clipper_agents 50 broker 660 cli 3335 control 1880 dead_letters 230 demo 625 examples 35 feedback 385 host 1260
                kafka 2395 observability 1200 replay 2410 rollout 1685 router 4145 settings 720 status 2540
                streaming 2340 supervisor 1735
-clipper_gateway 3560 console 1590
+clipper_gateway 3556 console 1590
 clipper_loadgen 1030
 """
 """Lines of each package and of the packages in it: whoever adds a capability says here what it costs."""
