@@ -1,9 +1,8 @@
-"""Starlette on uvicorn with the gateway's settings, server and protocol class, without a pipeline: a constant answer.
+"""Starlette on uvicorn with the gateway's own settings and protocol class, without a pipeline: a constant answer.
 
 bare_http.py PORT
 """
 
-import socket
 import sys
 
 import uvicorn
@@ -11,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
-from clipper_gateway.http_protocol import UVICORN, BoundedHttpProtocol, HttpServer
+from clipper_gateway.http_protocol import UVICORN, BoundedHttpProtocol
 
 ANSWER = (
     b'{"query_id":"0-0123456789abcdef","application":"digits","output":0,"confidence":1.0,"policy":{"name":"single"},'
@@ -28,7 +27,10 @@ async def predict(request: Request) -> Response:
 
 
 if __name__ == "__main__":
-    app = Router([Route("/predict", predict, methods=["POST"])])
-    config = uvicorn.Config(app, http=BoundedHttpProtocol, loop="uvloop", **UVICORN)
-    with socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=config.backlog) as listener:
-        HttpServer(config).run(sockets=[listener])
+    uvicorn.run(
+        Router([Route("/predict", predict, methods=["POST"])]),
+        port=int(sys.argv[1]),
+        http=BoundedHttpProtocol,
+        loop="uvloop",
+        **UVICORN,
+    )

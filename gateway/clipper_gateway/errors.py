@@ -81,6 +81,10 @@ class Refusal(ClipperError):
         if retry_after_s is not None:
             self.headers["retry-after"] = str(max(1, round(retry_after_s)))
 
+    @property
+    def grpc_code(self) -> grpc.StatusCode:
+        return STATUSES[self.status][0]
+
     def body(self) -> bytes:
         """Return the response's body: `application/problem+json`, with the field `error` that V2 clients read."""
         problem: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""uvicorn's protocol for one connection, which a slow or careless client cannot hold for ever, and its server.
+"""uvicorn's protocol for one connection, which a slow or careless client cannot hold for ever.
 
 uvicorn bounds how long a connection is idle between requests. Not how long headers and bodies may take or how large
 headers are, nor how long a client may take nothing of its answer. It also writes the headers and the body of an answer
@@ -10,13 +10,9 @@ it for who knows neither.
 """
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import httptools
-import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from clipper_gateway.callers import Shares, holder_of
@@ -32,9 +28,6 @@ MOST_HEADER_BYTES = 32 * 1024
 MOST_HEADERS = 100
 MOST_PIPELINED = 100
 """Requests that wait for the answer of one before them: a segment could hold ten thousand."""
-ACCEPTED_A_TURN = 16
-"""Connections that a turn of the event loop accepts, which takes milliseconds under load. libuv accepts one for each
-watcher of a listener: the last of 256 clients that come together would wait for 256 turns."""
 UVICORN: dict[str, Any] = {
     "ws": "none",
     "lifespan": "off",
@@ -253,14 +246,3 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._timer = None
         if not self.transport.is_closing():
             self.transport.abort()
-
-
-class HttpServer(uvicorn.Server):
-    """uvicorn with several watchers of each listener, and without handlers of signals: the process has its own."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup([each.dup() for each in sockets or () for _ in range(ACCEPTED_A_TURN)])
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

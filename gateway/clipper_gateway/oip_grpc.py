@@ -35,7 +35,7 @@ from clipper_gateway import tensors
 from clipper_gateway.access import Access
 from clipper_gateway.callers import NOBODY
 from clipper_gateway.calls import Calls
-from clipper_gateway.errors import STATUSES, Refusal, logged_refusal
+from clipper_gateway.errors import Refusal, logged_refusal
 from clipper_gateway.http_protocol import BODY_S, STALLED_S
 from clipper_gateway.inference import Inference, check_outputs
 from clipper_gateway.request_log import RequestLog
@@ -182,7 +182,7 @@ class GrpcServer:
                 except Exception as error:  # noqa: BLE001 - answered by 500
                     refusal = logged_refusal(error, call.request_id)
                 call.status, details = refusal.status, str(refusal)[:DETAILS_CHARACTERS]
-                await context.abort(STATUSES[refusal.status][0], details, (*trailing, *_trailing(refusal)))
+                await context.abort(refusal.grpc_code, details, (*trailing, *_trailing(refusal)))
             finally:
                 self._log.write(call)
 

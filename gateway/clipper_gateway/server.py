@@ -5,11 +5,13 @@ start --> ports are open --> `ready` line --> SIGTERM --> unready --> open calls
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 import resource
 import socket
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ from clipper_gateway.api import OwnApi
 from clipper_gateway.callers import MOST_CONNECTIONS
 from clipper_gateway.calls import Calls
 from clipper_gateway.console.routes import Console
-from clipper_gateway.http_protocol import UVICORN, BoundedHttpProtocol, HttpServer
+from clipper_gateway.http_protocol import UVICORN, BoundedHttpProtocol
 from clipper_gateway.oip_grpc import GrpcServer
 from clipper_gateway.oip_rest import InferenceEndpoints
 from clipper_gateway.pipeline import Pipeline
@@ -53,6 +55,14 @@ HSTS = b"strict-transport-security", b"max-age=31536000"
 
 DOCUMENT = Path(__file__).with_name("openapi.json")
 _MODEL, _VERSION = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without handlers of signals: this process has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 class Gateway:
@@ -111,7 +121,7 @@ class Gateway:
             ssl_keyfile=section.tls_keyfile,
         )
         config.load()
-        server = HttpServer(config)
+        server = _Server(config)
         grpc_server = GrpcServer(self.calls, self.access, self.pipeline.probed, self.log, self.spans)
         await self.pipeline.start()
         if self.console:
@@ -194,8 +204,7 @@ async def _renew(context: ssl.SSLContext, certfile: str, keyfile: str) -> None:
 def run(settings: WorkerSettings[GatewaySection]) -> None:
     """Serve until SIGTERM or SIGINT; prints `ready role=gateway instance=...`, with its addresses."""
     section = settings.section
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2 * MOST_CONNECTIONS)), hard))
+    _allow_many_connections()
     aiokafka_patches.install()
     metrics = ProcessMetrics("gateway")
     gateway = Gateway(settings, metrics)
@@ -243,3 +252,8 @@ def _listener(section: GatewaySection) -> socket.socket:
     except OSError as error:
         where, reason = f"{section.address}:{section.port}", (error.strerror or str(error)).partition(" (while")[0]
         raise InvalidSetting(f"the gateway cannot listen at {where}: {reason}; set gateway.port") from error
+
+
+def _allow_many_connections() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2 * MOST_CONNECTIONS)), hard))

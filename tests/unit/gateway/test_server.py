@@ -1,20 +1,14 @@
 import asyncio
-import socket
 import ssl
-from contextlib import ExitStack
-from itertools import pairwise
 
 import pytest
 import trustme
-import uvicorn
-import uvloop
 from unit.gateway.rig import browser_of, settings_of
 
 from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.settings.sections import GatewaySection
 from clipper_gateway import server
-from clipper_gateway.http_protocol import ACCEPTED_A_TURN, UVICORN, BoundedHttpProtocol, HttpServer
-from clipper_gateway.server import BACKLOG, Gateway
+from clipper_gateway.server import Gateway
 
 
 class Context:
@@ -59,29 +53,3 @@ async def test_only_a_gateway_with_tls_tells_browsers_to_keep_to_it(tmp_path, tl
                 told,
                 "nosniff",
             )
-
-
-async def accepted_by_turn(clients):
-    """How many connections each turn of the event loop accepts, of clients that were all there before the first."""
-    serving = HttpServer(uvicorn.Config(nothing_is_asked, http=BoundedHttpProtocol, **UVICORN))
-    with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener, ExitStack() as connected:
-        ended, counts = asyncio.ensure_future(serving.serve(sockets=[listener])), [0]
-        while not serving.started:
-            await asyncio.sleep(0)
-        for _ in range(clients):
-            connected.enter_context(socket.create_connection(listener.getsockname()))
-        while counts[-1] < clients:
-            await asyncio.sleep(0)
-            counts.append(len(serving.server_state.connections))
-        serving.should_exit = True
-        await ended
-    return [after - before for before, after in pairwise(counts)]
-
-
-async def nothing_is_asked(scope, receive, send):
-    raise AssertionError(scope)
-
-
-def test_a_turn_of_the_event_loop_accepts_several_of_the_clients_that_come_together():
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        assert max(runner.run(accepted_by_turn(8 * ACCEPTED_A_TURN))) == ACCEPTED_A_TURN
