@@ -140,10 +140,9 @@ SLOWED = {
 REASON = re.compile("too slow|the demo needs|stayed with it|99th percentile was|not within|interval that was predicted")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1_800)
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "demo" else pytest.mark.long) for name in SLOWED]
-)
+@pytest.mark.parametrize("name", SLOWED)
 def test_on_a_machine_slowed_to_a_quarter_a_story_holds_or_says_why_not(tmp_path: Path, name: str):
     piped: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with (
