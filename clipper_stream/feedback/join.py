@@ -8,7 +8,6 @@ Rules of this file:
 - An output that a record leaves out is null; in a query of several rows it is a list without rows.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from msgspec import UNSET
@@ -22,10 +21,6 @@ from clipper_topics.prediction import LOW_CONFIDENCE, NAMED, Missing, ModelAnswe
 def join(prediction: Prediction, audit: Audit | None = None) -> LoggedDecision:
     """The decision as the learning step reads it: who was asked for the answer or for the log, and what each said.
 
-    Args:
-        prediction: The first one about the query.
-        audit: Models that were asked for the log only; None: nobody was, or nothing is known of it.
-
     >>> asked = ModelAnswer(model="svm", version="1", propensity=0.5, output=3)
     >>> join(Prediction(query_id="0-1", application="digits", output=3, models=[asked])).outputs
     {'svm:1': 3}
@@ -33,8 +28,7 @@ def join(prediction: Prediction, audit: Audit | None = None) -> LoggedDecision:
     several_rows = prediction.outputs is not UNSET
     answer: Any = prediction.outputs if several_rows else prediction.output
     absent: Any = [] if several_rows else None
-    decided = _asked(prediction.models, prediction.missing)
-    asked = decided if audit is None else decided | _beside(decided, audit)
+    asked = asked_models(prediction, audit)
     return LoggedDecision(
         outputs={
             ref: absent if (said := model.outputs if several_rows else model.output) is UNSET else said
@@ -42,7 +36,7 @@ def join(prediction: Prediction, audit: Audit | None = None) -> LoggedDecision:
             if isinstance(model, ModelAnswer)
         },
         propensities={ref: model.propensity for ref, model in asked.items()},
-        served=tuple(ref for ref, model in decided.items() if model.served),
+        served=tuple(ref for ref, model in _asked(prediction).items() if model.served),
         served_propensity=prediction.served_propensity,
         answer=absent if answer is UNSET else answer,
         default=prediction.default,
@@ -54,8 +48,8 @@ def join(prediction: Prediction, audit: Audit | None = None) -> LoggedDecision:
 
 def asked_models(prediction: Prediction, audit: Audit | None = None) -> dict[str, ModelAnswer | Missing]:
     """What the records of a query have of each version that was asked, as `name:version`."""
-    decided = _asked(prediction.models, prediction.missing)
-    return decided if audit is None else decided | _beside(decided, audit)
+    decided = _asked(prediction)
+    return decided if audit is None else decided | _asked(audit) | decided
 
 
 def feedback_value(feedback: Feedback) -> FeedbackValue:
@@ -78,10 +72,6 @@ def is_policy_choice(prediction: Prediction) -> bool:
     return prediction.policy is not None and prediction.policy.name != NAMED
 
 
-def _asked(models: Sequence[ModelAnswer], missing: Sequence[Missing]) -> dict[str, ModelAnswer | Missing]:
-    asked: list[ModelAnswer | Missing] = [*models, *missing]
+def _asked(record: Prediction | Audit) -> dict[str, ModelAnswer | Missing]:
+    asked: list[ModelAnswer | Missing] = [*record.models, *record.missing]
     return {f"{model.model}:{model.version}": model for model in asked}
-
-
-def _beside(decided: dict[str, ModelAnswer | Missing], audit: Audit) -> dict[str, ModelAnswer | Missing]:
-    return {ref: model for ref, model in _asked(audit.models, audit.missing).items() if ref not in decided}

@@ -197,7 +197,6 @@ class Router:
             self._effects.deferred += ((*record, at_s) for record in records)
 
     def _look_up(self, batch: QueryBatch, application: Application, cache: ClockCache) -> list[Lookup]:
-        """Ask for the rows that are not in the cache; return those that are."""
         effects, lookups = self._effects, list[Lookup]()
         for ref, slots in batch.slots_by_ref.items():
             candidate = application.by_ref[ref]
@@ -253,7 +252,6 @@ class Router:
         return self.end_turn(now_s)
 
     def _fill_all(self, part: Part, outputs: Sequence[Any], now_s: float) -> None:
-        """Give outputs to the slots that asked, and to those that wait besides."""
         batch, slots, keys = part
         self._fill(batch, slots, outputs, now_s)
         for place, (other, slot) in self._rows.arrived(part):

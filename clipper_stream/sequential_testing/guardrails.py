@@ -45,9 +45,9 @@ class GuardrailEvidence:
     waits_for: str = ""
 
     def figures(self, rule: TrialRule) -> dict[str, Any]:
-        """State, and in the metric's unit mean so far, ends of its interval and bound: of the step if that is outside.
+        """Name, state, and in the metric's unit mean so far, ends of its interval, and bound.
 
-        It is `within`, `outside` or `undecided`.
+        It is `within`, `outside` or `undecided`; the mean is that of the step if that is outside.
         """
         tests = ((self.whole, rule.alpha_of_abort / 2), (self.step, 2 * rule.alpha_of_step))
         outside = [(found, alpha) for found, alpha in tests if found.above >= -math.log(alpha)]
@@ -57,7 +57,8 @@ class GuardrailEvidence:
         lower, upper = sorted((self.unit * capital.lower(alpha), self.unit * capital.upper(rule.alpha)))
         estimate = None if capital.mean is None else self.unit * capital.mean
         bound = self.unit * capital.margin
-        return {"state": state, "estimate": estimate, "lower": lower, "upper": upper, "bound": bound}
+        known = {"estimate": estimate, "lower": lower, "upper": upper, "bound": bound}
+        return {"name": self.name, "state": state, **known}
 
     def holds_up(self, rule: TrialRule, action: Action) -> bool:
         """Return whether a step or a promotion has to wait for it."""
@@ -71,7 +72,7 @@ def within_guardrails(rule: TrialRule, verdict: TrialVerdict, guardrails: Sequen
     """The verdict about the losses of a trial, by a rule with so many guardrails, held against these."""
     found = {one.name: one.figures(rule) for one in guardrails}
     if found:
-        verdict = replace(verdict, numbers={**verdict.numbers, "guardrails": found})
+        verdict = replace(verdict, numbers={**verdict.numbers, "guardrails": [*found.values()]})
     outside = [one for one in guardrails if verdict.action != "abort" and found[one.name]["state"] == "outside"]
     for one in outside or [one for one in guardrails if one.holds_up(rule, verdict.action)]:
         known = KNOWN if one.whole.scores else "no score yet"

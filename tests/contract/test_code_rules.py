@@ -42,14 +42,14 @@ def imports_of(statements):
 
 # --- names and sizes ------------------------------------------------------------------------------------------------
 BUDGETS = """
-clipper_topics 2748
-clipper_stream 355 batching 530 caching 200 client 1235 combining 185 drift 250 evaluation 3755 feedback 526 http 355
-               models 2805 query 2430 selection 1715 sequential_testing 1137
-clipper_agents 25 broker 665 cli 3357 control 1880 dead_letters 235 demo 585 examples 35 feedback 390 host 1265
-               kafka 2414 observability 1200 replay 2435 rollout 1845 router 4165 settings 665 status 2507
-               streaming 2315 supervisor 1670
-clipper_gateway 3631 console 1685
-clipper_loadgen 1055
+clipper_topics 2675
+clipper_stream 355 batching 495 caching 180 client 1210 combining 180 drift 225 evaluation 3680 feedback 490 http 335
+               models 2745 query 2410 selection 1710 sequential_testing 1040
+clipper_agents 55 broker 650 cli 3320 control 1855 dead_letters 230 demo 605 examples 35 feedback 385 host 1260
+               kafka 2395 observability 1200 replay 2100 rollout 1645 router 4145 settings 710 status 2510
+               streaming 2340 supervisor 1725
+clipper_gateway 3560 console 1590
+clipper_loadgen 1030
 """
 """Lines of each package and of the packages in it: whoever adds a capability says here what it costs."""
 

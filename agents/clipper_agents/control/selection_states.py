@@ -93,12 +93,10 @@ async def read_rows(connection: KafkaConnection, catalogue: Catalogue, applicati
 
 # --- as a file keeps them -------------------------------------------------------------------------------------------
 class SavedState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The rows of an application in a file."""
+    """The rows of an application in a file, but for empty ones."""
 
     application: str
-    """The application."""
     rows: list[SavedRow]
-    """Every row that is not empty."""
 
 
 def read_state(file: Path, application: str) -> list[SavedRow]:

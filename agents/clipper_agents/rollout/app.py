@@ -203,7 +203,6 @@ class RolloutController:
             self._changed.clear()
 
     async def _wait_for_revision(self, application: str, revision: int) -> bool:
-        """Wait until the application has this revision; False when it does not come."""
         if revision <= self._missing.get(application, 0):
             return False
         try:

@@ -46,7 +46,7 @@ def test_a_guardrail_aborts_what_is_outside_and_holds_up_what_is_not_within(acti
     assert found.action == becomes
     assert said in found.why
     assert (found.share is None) == (becomes != "step")
-    assert [*found.numbers.get("guardrails", {})] == [one.name for one in guardrails]
+    assert [one["name"] for one in found.numbers.get("guardrails", ())] == [one.name for one in guardrails]
 
 
 def test_the_alpha_of_an_abort_is_divided_and_that_of_a_promotion_is_not():
