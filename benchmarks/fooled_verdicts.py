@@ -103,7 +103,7 @@ def errors_end(
 def learned(evidence: ApplicationEvidence, decision: LoggedDecision, feedback: Label | GivenLoss, second: int) -> None:
     spec = evidence.spec
     losses = losses_of(decision, feedback, spec.candidates, spec.loss)
-    for opened in evidence.decide(spec.since, decision, (), second * 1_000):
+    for opened in evidence.decide(spec.since, decision, {}, second * 1_000):
         opened.learn(losses, "label" if isinstance(feedback, Label) else "reward")
 
 
@@ -168,7 +168,7 @@ def silent_end(seed: int, *, asked: bool) -> str:
     for second in np.random.default_rng(seed).uniform(0, 7_200, 400).cumsum() / 200:
         propensities = dict.fromkeys((LIVE, NEW) if asked else (LIVE,), 1.0)
         decision = LoggedDecision(outputs={LIVE: 1}, propensities=propensities, served=(LIVE,), answer=1)
-        evidence.decide(1, decision, (), int(second * 1_000))
+        evidence.decide(1, decision, {}, int(second * 1_000))
         if found := [*evidence.decisions()]:
             return found[0].command
     return "undecided"

@@ -99,6 +99,11 @@ class ComparisonSpec:
     costs: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
+    def measures(self) -> tuple[object, ...]:
+        """What trials are measured by; where it is another one, they are measured anew."""
+        return self.rule.margin, self.guardrails, self.costs
+
+    @property
     def since(self) -> int:
         """The first revision of which predictions matter."""
         drift = [] if self.drift is None else [self.drift.since]
@@ -275,5 +280,4 @@ def _spans(specs: Mapping[str, ComparisonSpec]) -> Iterator[tuple[str, str, int]
         if one.drift is not None:
             yield name, _DRIFT, one.drift.since
         for one_trial in one.trials:
-            guarded = f" and {one.guardrails} at {one.costs}" if one.guardrails else ""
-            yield name, f"{one_trial.trial.model} within {one.rule.margin}{guarded}", one_trial.since
+            yield name, f"{one_trial.trial.model} within {one.measures}", one_trial.since

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 
 import msgspec
 
@@ -13,7 +12,7 @@ from clipper_agents.rollout.comparison_spec import ComparisonSpec
 from clipper_agents.rollout.decisions import RolloutDecision
 from clipper_agents.rollout.drift_monitor import DriftMonitor
 from clipper_agents.rollout.query_buffer import BufferedQuery, QueryBuffer
-from clipper_agents.rollout.query_losses import failures, losses_of
+from clipper_agents.rollout.query_losses import losses_of
 from clipper_agents.rollout.trial_evidence import ApplicationEvidence, followed
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.feedback.join import asked_models, feedback_value, is_policy_choice, join
@@ -143,9 +142,8 @@ class EvidenceFold:
         evidence = self._evidence.get(prediction.application)
         if evidence is not None:
             asked_ms = prediction.queried_at_ms or query.at_ms
-            decision, failed = join(prediction, query.audit), failures(prediction, query.audit)
-            asked = partial(asked_models, prediction, query.audit) if evidence.spec.guardrails else dict
-            query.opened = evidence.decide(prediction.policy.version, decision, failed, asked_ms, asked)
+            decision, asked = join(prediction, query.audit), asked_models(prediction, query.audit)
+            query.opened = evidence.decide(prediction.policy.version, decision, asked, asked_ms)
 
     def _given_up(self, query: BufferedQuery) -> None:
         for opened in query.opened or ():

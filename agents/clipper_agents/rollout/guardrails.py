@@ -34,7 +34,6 @@ class OpenMetric(NamedTuple):
     opened: OpenDecision
 
     def learn(self, losses: QueryLosses, _: Kind) -> None:
-        """Take in the feedback about it."""
         said = losses.metrics.get(self.of.metric)
         if said is None or self.of.range is None:
             self.give_up()
@@ -46,7 +45,6 @@ class OpenMetric(NamedTuple):
         self.evidence.learn(self.opened, "reward", trial, answer, Misses(beyond, beyond))
 
     def give_up(self) -> None:
-        """Wait no more for it."""
         self.evidence.give_up(self.opened)
 
 
@@ -60,12 +58,7 @@ class TrialGuardrails:
             for one in spec.guardrails
         ]
 
-    def is_of(self, spec: ComparisonSpec) -> bool:
-        """Return whether the same guardrails are looked at in the same way."""
-        return (self._spec.guardrails, self._spec.costs) == (spec.guardrails, spec.costs)
-
     def next_step(self) -> None:
-        """Begin another stage or share."""
         for _, evidence in self._evidence:
             evidence.next_step()
 

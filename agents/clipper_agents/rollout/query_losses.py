@@ -22,8 +22,6 @@ from clipper_stream.feedback.update import (
     scale_of,
     score,
 )
-from clipper_topics.audit import Audit
-from clipper_topics.prediction import Prediction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +96,3 @@ def apart(decision: LoggedDecision, ref: str, compared: tuple[str, ...], loss_ki
         return decision.compare(loss_kind, said, other)
     except InvalidLabel:
         return 1.0
-
-
-def failures(prediction: Prediction, audit: Audit | None) -> frozenset[str]:
-    """The versions that were asked, and said that they failed."""
-    missing = [*prediction.missing, *(audit.missing if audit is not None else ())]
-    return frozenset(f"{one.model}:{one.version}" for one in missing if one.reason == "error")

@@ -6,7 +6,7 @@ Rules of this file:
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple, TypeAlias
@@ -93,33 +93,26 @@ class ApplicationEvidence:
     def follow(self, spec: ComparisonSpec) -> None:
         """Compare what a new revision says; what is compared as before keeps its evidence."""
         before, self.spec = self.spec, spec
-        self._trials = {one.trial.model: self._trial(one, spec.rule.margin) for one in spec.trials}
+        known = self._trials if before.measures == spec.measures else {}
+        self._trials = {one.trial.model: self._trial(one, known.get(one.trial.model)) for one in spec.trials}
         if _candidates_of(before) != _candidates_of(spec):
             self._losses = self._candidates()
 
-    def decide(
-        self,
-        revision: int,
-        decision: LoggedDecision,
-        failed: Collection[str],
-        asked_ms: int,
-        asked: Callable[[], Asked] = dict,
-    ) -> list[Opened]:
-        """Take in what was decided about a query; what waits for its feedback. Guardrails need what was `asked`."""
+    def decide(self, revision: int, decision: LoggedDecision, asked: Asked, asked_ms: int) -> list[Opened]:
+        """Take in what was decided about a query; what waits for its feedback."""
         found: list[Opened] = []
         if revision >= self.spec.candidates_since:
             compared = self._losses.decide(asked_ms // 1000, decision.propensities, decision.unanswered)
             found.append(OpenCandidates(self._losses, compared))
         for ref, trial in self._trials.items():
-            seen = self._seen(trial, revision, decision, failed, asked_ms // 1000)
+            seen = self._seen(trial, revision, decision, asked, asked_ms // 1000)
             if seen is not None:
                 of_step = revision >= trial.spec.step_since
                 opened = trial.evidence.decide(seen, of_step=of_step)
                 if opened is not None:
                     found.append(OpenTrial(trial.evidence, ref, opened))
-                began = trial.evidence.began
-                if self.spec.guardrails and began is not None and seen.second >= began:
-                    found += trial.guardrails.decide(seen, decision, asked(), of_step=of_step)
+                if trial.evidence.began is not None and seen.second >= trial.evidence.began:
+                    found += trial.guardrails.decide(seen, decision, asked, of_step=of_step)
         return found
 
     def decisions(self, newest_ms: int | None = None) -> Iterator[RolloutDecision]:
@@ -172,7 +165,7 @@ class ApplicationEvidence:
         return within_guardrails(rule, verdict, trial.guardrails.found(before))
 
     def _seen(
-        self, trial: _Trial, revision: int, decision: LoggedDecision, failed: Collection[str], second: int
+        self, trial: _Trial, revision: int, decision: LoggedDecision, asked: Asked, second: int
     ) -> TrialDecision | None:
         """The decision as the trial sees it; None where it says nothing: the trial was not drawn for, or nobody was.
 
@@ -186,23 +179,23 @@ class ApplicationEvidence:
             return None
         if share.canary and any(one != ref and one not in candidates for one in decision.served):
             return None
-        asked = ref in decision.propensities
-        if asked and abs(decision.propensities[ref] - share.share) > SAME_PROBABILITY:
+        is_asked = ref in decision.propensities
+        if is_asked and abs(decision.propensities[ref] - share.share) > SAME_PROBABILITY:
             self.mismatched += 1
             return None
-        if not asked and not (share.canary and _drawn(decision, share)):
+        if not is_asked and not (share.canary and _drawn(decision, share)):
             trial.evidence.pass_over(second, share.share)
             return None
         models = compared_models(decision, candidates)
         return TrialDecision(
             second=second,
             share=share.share / (1.0 - share.others) if share.canary else share.share,
-            asked=asked,
+            asked=is_asked,
             canary=share.canary,
             answer_known=self.spec.lone or not share.canary,
             scored=len(models) == 1 or not self.spec.lone,
             silent=ref in decision.unanswered,
-            failed=ref in failed,
+            failed=getattr(asked.get(ref), "reason", None) == "error",
             models_silent=decision.unanswered.issuperset(models),
             apart=apart(decision, ref, models, self.spec.loss),
         )
@@ -226,11 +219,9 @@ class ApplicationEvidence:
     def _candidates(self) -> CandidateLosses:
         return CandidateLosses(self.spec.candidates, self._horizon_s, sampled=self.spec.sampled)
 
-    def _trial(self, spec: TrialSpec, margin: float) -> _Trial:
-        known = self._trials.get(spec.trial.model)
-        same = known is not None and known.spec.since == spec.since and known.guardrails.is_of(self.spec)
-        if known is None or not same or known.evidence.whole.margin != margin:
-            evidence = TrialEvidence(margin, self._horizon_s, sampled=self.spec.sampled)
+    def _trial(self, spec: TrialSpec, known: _Trial | None) -> _Trial:
+        if known is None or known.spec.since != spec.since:
+            evidence = TrialEvidence(self.spec.rule.margin, self._horizon_s, sampled=self.spec.sampled)
             return _Trial(spec, evidence, TrialGuardrails(spec.trial.model, self.spec, self._horizon_s))
         if known.spec.step_since != spec.step_since:
             known.evidence.next_step()

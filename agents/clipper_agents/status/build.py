@@ -240,12 +240,10 @@ class StatusBuilder:
 def trial_verdict(facts: DeploymentView, name: str, ref: str, now_s: float) -> dict[str, Any]:
     """How the trial of a version for an application stands, or ended; empty where there was none."""
     manifest = facts.declared.manifests.applications[name]
-    for trial in manifest.trials:
-        if trial.model == ref:
-            rule, compared = manifest.scaled_rollout, facts.fresh_comparison((name, ref), now_s)
-            verdict, why = _verdict(rule, compared).replace(" ", "_"), _waits_for(trial, compared)
-            about = {"stage": trial.stage, "share": trial.share, "margin": rule.margin, "evidence": compared}
-            return {"verdict": verdict, "why": why} | about
+    rule, compared = manifest.scaled_rollout, facts.fresh_comparison((name, ref), now_s)
+    for trial in [one for one in manifest.trials if one.model == ref]:
+        said = {"verdict": _verdict(rule, compared).replace(" ", "_"), "why": _waits_for(trial, compared)}
+        return said | {"stage": trial.stage, "share": trial.share, "margin": rule.margin, "evidence": compared}
     for change in facts.changes_of(name):
         if change.model == ref and (verdict := ENDED.get(change.command, "")):
             has_left = verdict == "promoted" and ref not in manifest.models

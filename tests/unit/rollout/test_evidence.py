@@ -140,7 +140,7 @@ def test_the_worst_candidate_is_retired_by_losses_over_the_same_queries_and_sile
     for second, loss in enumerate(losses):
         known = {"a:1": 0.0} if loss is None else {"a:1": 0.0, "b:1": loss}
         said = [answered("a:1", 0), missing("b:1") if loss is None else answered("b:1", 0)]
-        (opened,) = found.decide(9, join(decided("q", *said)), (), second * 1000)
+        (opened,) = found.decide(9, join(decided("q", *said)), {}, second * 1000)
         opened.learn(QueryLosses(models=known, chances=dict.fromkeys(known, 1.0), answer=0.0), "label")
     assert [(one.command, one.model, one.numbers["feedbacks"]) for one in found.decisions()] == retired
     assert {one.model: one.feedbacks for one in found.comparisons()} == {"a:1": 200, "b:1": answers}
@@ -179,7 +179,7 @@ def test_while_a_canary_has_no_host_nobody_draws_for_it_and_that_is_no_wrong_sha
 
     def decide(second, *asked, probability):
         decision = join(decided("q", *asked, served_propensity=probability))
-        return [one for one in found.decide(1, decision, (), second * 1000) if isinstance(one, OpenTrial)]
+        return [one for one in found.decide(1, decision, {}, second * 1000) if isinstance(one, OpenTrial)]
 
     canary = decide(1, answered("new:1", 1, propensity=0.2), answered("a:1", 1, served=False), probability=0.2)
     assert [one.model for one in canary] == ["new:1"]
@@ -198,7 +198,7 @@ def test_audits_ask_oftener_than_who_serves_and_that_is_no_wrong_share(ratio, as
     for number in range(1_000):
         one = answered("new:1", 1, propensity=0.2) if number % 5 == 0 else answered("a:1", 1, propensity=asked_by)
         probability = 0.2 if number % 5 == 0 else 0.8 * 0.6
-        found.decide(1, join(decided("q", one, served_propensity=probability)), (), 1_000 * number)
+        found.decide(1, join(decided("q", one, served_propensity=probability)), {}, 1_000 * number)
     drawn = found._trials["new:1"].evidence.share.capital()
     assert (drawn.scores, drawn.mean) == (1_000, pytest.approx(0.0))
 
@@ -209,7 +209,7 @@ def test_a_canary_beside_one_that_answers_everything_has_no_evidence():
     paused = Trial(model="new:1", stage="canary", share=0.0)
     found = evidence_of(others, paused, audit_ratio=1.0)
     for served in ("all:1", "a:1"):
-        found.decide(1, join(decided("q", answered(served, 1), served_propensity=1.0)), (), 1_000)
+        found.decide(1, join(decided("q", answered(served, 1), served_propensity=1.0)), {}, 1_000)
     assert found._trials["new:1"].evidence.share.capital().scores == 0
 
 
