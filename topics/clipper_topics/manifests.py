@@ -179,6 +179,10 @@ class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forb
     """Candidates, `name:version`."""
     trials: Annotated[list[Trial], Meta(max_length=16)] = []
     """Versions that are tried beside the candidates."""
+    assign: Literal["query", "context"] = "query"
+    """Whether a canary answers is drawn for each query, or once for each `context`, which sees one version then."""
+    context_window_s: Annotated[float, Meta(gt=0.0, le=604_800.0)] = 86_400.0
+    """Where contexts are drawn: of each, the mean loss counts of the queries within so many seconds of its first."""
     rollout: RolloutRule = msgspec.field(default_factory=RolloutRule)
     """When a trial is stepped up, promoted or aborted by itself."""
     keep_best: Annotated[int, Meta(ge=1, le=64)] | None = None
