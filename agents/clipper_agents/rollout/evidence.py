@@ -144,7 +144,8 @@ class EvidenceFold:
         if evidence is not None:
             asked_ms = prediction.queried_at_ms or query.at_ms
             decision, failed = join(prediction, query.audit), failures(prediction, query.audit)
-            query.opened = evidence.decide(prediction.policy.version, decision, failed, asked_ms)
+            revision = prediction.policy.version
+            query.opened = evidence.decide(revision, decision, failed, asked_ms, prediction.context)
 
     def _given_up(self, query: BufferedQuery) -> None:
         for opened in query.opened or ():
