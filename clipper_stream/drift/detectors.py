@@ -24,7 +24,7 @@ class Detector:
     of_river: Any
 
     def update(self, loss: float) -> bool:
-        """Take a loss in [0, 1] in; True when it has changed."""
+        """Take a loss, or a deviation from one, in [-1, 1] in; True when the mean has changed."""
         self.of_river.update(loss)
         return bool(self.of_river.drift_detected)
 

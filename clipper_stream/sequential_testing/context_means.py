@@ -49,44 +49,42 @@ class ContextMean:
 
     def add(self, _: int, score: Score) -> None:
         """Take in the score of a query."""
-        self._show(_terms(score))
+        self._update(_terms(score))
 
     def change(self, _: int, before: Score, now: Score) -> None:
         """Put a score in the place of what stood for it."""
-        self._show(_terms(now) - _terms(before))
+        self._update(_terms(now) - _terms(before))
 
     def remove(self, _: int, score: Score) -> None:
         """Take a score away."""
-        self._show(-_terms(score))
+        self._update(-_terms(score))
 
     def close(self) -> None:
         """End the window: no query is added any more, and the mean is what the context says."""
         self._is_open = False
-        self._show(np.zeros(10))
+        self._update(np.zeros(10))
 
-    def _show(self, terms: Floats) -> None:
+    def _update(self, terms: Floats) -> None:
         self._totals = self._totals + terms
-        before, self._shown = self._shown, self._mean()
-        for sums in self._sums if before != self._shown else ():
-            if before is None and self._shown is not None:
-                sums.add(self.second, self._shown)
-            elif before is not None and self._shown is None:
+        before, self._shown = self._shown, self._score()
+        for sums in self._sums if self._shown != before else ():
+            if before is not None:
                 sums.remove(self.second, before)
-            elif before is not None and self._shown is not None:
-                sums.change(self.second, before, self._shown)
+            if self._shown is not None:
+                sums.add(self.second, self._shown)
 
-    def _mean(self) -> Score | None:
-        queries, *totals, trials, answers = self._totals.tolist()
+    def _score(self) -> Score | None:
+        queries, trials, answers, *totals = self._totals.tolist()
         if round(queries) == 0:
             return None
         if self._is_open and self._shown is not None:
             return self._shown
-        weight, low, high, known, waiting, trial, answer = (total / queries for total in totals)
+        weight, known, low, high = (total / queries for total in totals[:4])
         if self._is_open:
             return Score(weight, -known, known, waiting=True)
-        trial_loss = trial * queries / trials if round(trials) else None
-        answer_loss = answer * queries / answers if round(answers) else None
-        return Score(weight, low, high, round(waiting * queries) > 0, trial_loss, answer_loss, known)
+        waiting, trial, answer = totals[4:]
+        trial_loss, answer_loss = trial / trials if trials else None, answer / answers if answers else None
+        return Score(weight, low, high, round(waiting) > 0, trial_loss, answer_loss, known)
 
 
 class ContextMeans:
@@ -134,4 +132,4 @@ class ContextMeans:
 def _terms(score: Score) -> Floats:
     weight, low, high, waiting, trial, answer, known = score
     told = trial is not None, answer is not None
-    return np.array([1.0, weight, low, high, known, waiting, trial or 0.0, answer or 0.0, *told])
+    return np.array([1.0, *told, weight, known, low, high, waiting, trial or 0.0, answer or 0.0])

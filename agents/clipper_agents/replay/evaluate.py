@@ -101,7 +101,9 @@ def evaluate_file(
     parsed = [
         parse_candidate(text, models, answering=asked.answering, states=states, known=log.models) for text in candidates
     ]
-    return evaluate(log.facts.application, log.chunks, parsed, asked)
+    drawn = manifest is not None and manifest.assign == "context"
+    chunks = (lambda: (replace(one, contexts_drawn=True) for one in log.chunks())) if drawn else log.chunks
+    return evaluate(log.facts.application, chunks, parsed, asked)
 
 
 def asked_of(log: LogFile, question: Question, manifest: ApplicationManifest | None) -> Question:

@@ -201,7 +201,7 @@ def _shares(revisions: Mapping[int, ApplicationManifest], ref: str) -> dict[int,
 def _share_of(manifest: ApplicationManifest, ref: str) -> TrialShare:
     (at,) = (number for number, one in enumerate(manifest.trials) if one.model == ref)
     own, shares = manifest.trials[at], [one.share if one.stage == "canary" else 0.0 for one in manifest.trials]
-    others, is_canary = sum(shares) - shares[at], own.stage == "canary"
+    others, is_canary = sum(shares[:at] + shares[at + 1 :]), own.stage == "canary"
     part = own.share / (1.0 - sum(shares[:at])) if is_canary and own.share else 0.0
     return TrialShare(own.share, is_canary, others, manifest.audit_ratio, manifest.seed, part)
 

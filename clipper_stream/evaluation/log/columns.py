@@ -59,6 +59,7 @@ class DecisionColumns:
         several_rows: Whether outputs, answer and label are lists, an element a row of the query, (n,).
         features: Numbers that a contextual policy chose by, NaN where a query has fewer of them or none, (n, F); when
             left out, no query has any: (n, 0).
+        contexts_drawn: Whether contexts, and not each of their queries, drew whether a canary served them.
 
     >>> empty = DecisionColumns.empty(["svm:1", "knn:1"])
     >>> len(empty), empty.propensity.shape, empty.features.shape
@@ -95,6 +96,7 @@ class DecisionColumns:
     answer_loss: Floats
     several_rows: Bools
     features: Floats = field(default_factory=lambda: _NO_FEATURES)
+    contexts_drawn: bool = False
 
     def __post_init__(self) -> None:
         if self.features is _NO_FEATURES:
