@@ -1,6 +1,8 @@
 import random
 import sys
+from collections import Counter
 
+import msgspec
 import pytest
 from builders.rollout_logs import answered, decided, missing
 from unit.rollout.rig import (
@@ -24,6 +26,7 @@ from clipper_agents.rollout.evidence import UnknownRevision
 from clipper_agents.rollout.query_losses import QueryLosses
 from clipper_agents.rollout.trial_evidence import ApplicationEvidence, OpenTrial
 from clipper_stream.feedback.join import join
+from clipper_stream.selection.trials import context_number
 from clipper_topics import codec
 from clipper_topics.feedback import Feedback
 from clipper_topics.manifests import DriftRule, RolloutRule, Trial
@@ -202,6 +205,29 @@ def test_audits_ask_oftener_than_who_serves_and_that_is_no_wrong_share(ratio, as
     assert (drawn.scores, drawn.mean) == (1_000, pytest.approx(0.0))
 
 
+def test_a_context_that_drew_once_counts_again_only_where_a_larger_share_has_drawn_it_anew():
+    """Each time that the share grows, those below the old one are known to have the trial: they say nothing new."""
+    steps = [msgspec.structs.replace(SMALL, share=share) for share in (0.2, 0.6)]
+    found = ApplicationEvidence(specs_of(*(with_trials(one, assign="context", seed=7) for one in steps)), 3600.0)
+    evidence, scored = found._trials["new:1"].evidence, Counter()
+    for revision, share in enumerate((0.2, 0.6), 1):
+        for number in range(2_000):
+            context = str(number % 1_000)
+            is_new = context_number(7, "digits", "new:1", context) < share
+            asked = answered("new:1", 1, propensity=share) if is_new else answered("a:1", 1)
+            decision = join(decided("q", asked, served_propensity=share if is_new else 1.0 - share))
+            opened = [one for one in found.decide(revision, decision, (), number, context) if isinstance(one, OpenTrial)]
+            scored[revision, is_new, *(one.opened.decision.share for one in opened)] += 1
+    assert {what[1:] for what in scored} == {(True, 0.2), (False, 0.2), (True, 0.5), (False, 0.5), (True,)}
+    before = scored[1, True, 0.2] / 2
+    assert scored[2, True] == 2 * before
+    drawn = evidence.share.capital()
+    assert (drawn.scores, found.mismatched) == (2_000 - before, 0), "a draw a context"
+    assert max(drawn.below, drawn.above) < 2.0
+    assert found.decide(2, decision, (), 9, next(str(one) for one in range(99) if (context_number(7, "digits", "new:1", str(one)) < 0.6) != is_new))[1:] == []
+    assert found.mismatched == 1
+
+
 def test_a_canary_beside_one_that_answers_everything_has_no_evidence():
     """Its share of nothing ended the steward."""
     others = Trial(model="all:1", stage="canary", share=1.0)
@@ -281,7 +307,8 @@ def drifts(since=1, **rule):
 
 
 def observed(monitor, loss, offset, context=None):
-    return monitor.observe({"a:1": loss}, log_record("feedback", None, offset), offset, revision=1, context=context)
+    record = log_record("feedback", None, offset)
+    return monitor.observe({"a:1": loss}, record, offset, revision=1, context=context, hour=0)
 
 
 @pytest.mark.parametrize(("per_context", "contexts"), [(True, {"ada"}), (False, {None})])
@@ -292,6 +319,16 @@ def test_each_context_has_a_detector_of_its_own_where_that_is_wanted(per_context
         found += observed(monitor, float(context == "ada" and number >= 600), number, context)
     assert {one.context for one in found} <= contexts
     assert len(found) == 1 or not per_context
+
+
+@pytest.mark.parametrize(("hours_apart", "count"), [(0, 2), (12, 0)])
+def test_a_loss_is_compared_with_those_of_queries_that_were_asked_in_the_same_hour_of_the_day(hours_apart, count):
+    records = []
+    for number in range(600):
+        is_wrong = 200 <= number < 400
+        asked_ms = 1 + is_wrong * hours_apart * 3_600_000
+        records += query(f"0-{number}", answered("a:1", int(not is_wrong)), offset=number, queried_at_ms=asked_ms)
+    assert len(detected(records)) == count
 
 
 def test_contexts_without_end_do_not_fill_the_memory():

@@ -1,0 +1,88 @@
+"""Contexts that are drawn once are one score each."""
+
+import numpy as np
+import pytest
+
+from clipper_stream.sequential_testing import context_means
+from clipper_stream.sequential_testing.score_sums import ScoreSums
+from clipper_stream.sequential_testing.trial_evidence import TrialDecision, TrialEvidence
+
+
+def query(context, second, *, asked, **fields):
+    return TrialDecision(second=second, share=0.25, asked=asked, canary=True, context=context, **fields)
+
+
+def begun(kind="reward", **fields):
+    evidence = TrialEvidence(0.02, window_s=60.0, **fields)
+    evidence.began, evidence.kind = 0, kind
+    return evidence
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_context_is_one_score_the_mean_of_its_queries_and_says_nothing_after_its_window(sampled):
+    evidence = begun(sampled=sampled)
+    opened = [evidence.decide(query(0.1, second, asked=True)) for second in (0, 10, 20, 30)]
+    for one, loss in zip(opened, (1.0, 1.0, 0.0), strict=False):
+        evidence.learn(one, "reward", loss, None)
+    evidence.give_up(opened[3])
+    found = evidence.whole.capital()
+    assert (found.scores, found.waiting, found.unknown) == (1, 1, 0.75 / 0.1875), "while its window is open"
+    assert evidence.decide(query(0.9, 60, asked=False)) is not None
+    assert evidence.decide(query(0.1, 61, asked=True)) is None
+    whole, drawn = evidence.whole.capital(60), evidence.share.capital()
+    low, high = (2.0 / 3, 2.0 / 3) if sampled else (0.5, 0.75)
+    assert (whole.scores, whole.waiting) == (1, 0)
+    assert whole.mean == pytest.approx(0.75 * ((low + high) / 2 - 0.5) / 0.1875)
+    assert whole.unknown == pytest.approx(0.75 * (high - low) / 2 / 0.1875)
+    assert whole.trial == (1, pytest.approx(2.0 / 3))
+    assert (drawn.scores, drawn.mean) == (2, 0.25), "a draw a context"
+    assert evidence.asked == 5, "silence and queries are counted as they come"
+
+
+@pytest.mark.parametrize("kind", ["label", "reward"])
+def test_in_whichever_order_queries_and_feedback_come_a_context_counts_by_its_mean(kind):
+    rng, evidence, known, waiting = np.random.default_rng(3), begun(kind), ScoreSums(0.02), []
+    losses = {context: [] for context in range(40)}
+    for second in range(40):
+        for context in rng.permutation(40)[:10].tolist():
+            asked, pair = context < 15, (float(rng.random()), float(rng.random()))
+            waiting.append((evidence.decide(query(float(context), second, asked=asked)), pair))
+            losses[context].append(pair)
+        while len(waiting) > 50:
+            one, (trial, answer) = waiting.pop(int(rng.integers(len(waiting))))
+            asked = one.decision.asked
+            evidence.learn(one, kind, trial if asked else None, answer if kind == "label" or not asked else None)
+    for one, (trial, answer) in waiting:
+        asked = one.decision.asked
+        evidence.learn(one, kind, trial if asked else None, answer if kind == "label" or not asked else None)
+    recent = {one.decision.context: one.recent for one, _ in waiting}
+    evidence.decide(query(99.0, 120, asked=True, scored=False))
+    for context, pairs in losses.items():
+        trial, answer = np.mean(pairs, axis=0)
+        if kind == "label":
+            score = context_means.Score(1.0, trial - answer, trial - answer)
+        else:
+            drawn = 0.75 * (trial - recent[context]) if context < 15 else -0.25 * (answer - recent[context])
+            score = context_means.Score(0.1875, drawn, drawn)
+        if kind == "reward" or context < 15:
+            known.add(0, score)
+    found, expected = evidence.whole.capital(120), known.capital()
+    assert (found.scores, found.waiting) == (expected.scores, 0)
+    assert (found.below, found.above, found.mean) == pytest.approx((expected.below, expected.above, expected.mean))
+
+
+def test_what_a_context_is_compared_with_does_not_depend_on_its_own_losses():
+    evidence = begun()
+    for second in range(20):
+        opened = evidence.decide(query(0.1, second, asked=True))
+        evidence.learn(opened, "reward", 1.0, None)
+        assert opened.recent == 0.5
+    assert evidence.decide(query(0.2, 20, asked=True)).recent > 0.8
+
+
+def test_contexts_without_end_do_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(context_means, "MOST_CONTEXTS", 3)
+    evidence = begun()
+    opened = [evidence.decide(query(float(number), 0, asked=True)) for number in (*range(5), 0)]
+    assert [one is None for one in opened] == [False, False, False, True, True, False]
+    assert evidence.share.capital().scores == 3
