@@ -32,8 +32,9 @@ class ContextMean:
     >>> mean = ContextMean(0, 0.5, (sums,))
     >>> for loss in (0.0, 1.0):
     ...     mean.add(0, Score(1.0, loss, loss))
-    >>> (sums.capital().waiting, sums.capital().unknown), mean.close()
-    ((1, 1.0), None)
+    >>> sums.capital().left_out
+    1
+    >>> mean.close()
     >>> (sums.capital().scores, sums.capital().mean)
     (1, 0.5)
 

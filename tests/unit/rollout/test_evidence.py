@@ -206,26 +206,30 @@ def test_audits_ask_oftener_than_who_serves_and_that_is_no_wrong_share(ratio, as
 
 
 def test_a_context_that_drew_once_counts_again_only_where_a_larger_share_has_drawn_it_anew():
-    """Each time that the share grows, those below the old one are known to have the trial: they say nothing new."""
-    steps = [msgspec.structs.replace(SMALL, share=share) for share in (0.2, 0.6)]
-    found = ApplicationEvidence(specs_of(*(with_trials(one, assign="context", seed=7) for one in steps)), 3600.0)
-    evidence, scored = found._trials["new:1"].evidence, Counter()
-    for revision, share in enumerate((0.2, 0.6), 1):
-        for number in range(2_000):
-            context = str(number % 1_000)
-            is_new = context_number(7, "digits", "new:1", context) < share
-            asked = answered("new:1", 1, propensity=share) if is_new else answered("a:1", 1)
-            decision = join(decided("q", asked, served_propensity=share if is_new else 1.0 - share))
-            opened = [one for one in found.decide(revision, decision, (), number, context) if isinstance(one, OpenTrial)]
-            scored[revision, is_new, *(one.opened.decision.share for one in opened)] += 1
-    assert {what[1:] for what in scored} == {(True, 0.2), (False, 0.2), (True, 0.5), (False, 0.5), (True,)}
-    before = scored[1, True, 0.2] / 2
-    assert scored[2, True] == 2 * before
+    """Those below the old share are known to have the trial: they say nothing new."""
+    steps = [with_trials(msgspec.structs.replace(SMALL, share=share), assign="context") for share in (0.2, 0.6)]
+    found, scored = ApplicationEvidence(specs_of(*steps), 3600.0), Counter()
+    evidence = found._trials["new:1"].evidence
+    evidence.began = 0
+
+    def decide(revision, share, context, *, asked):
+        served = answered("new:1", 1, propensity=share), answered("a:1", 1, served=False)
+        decision = join(decided("q", *served[not asked :], served_propensity=share if asked else 1.0 - share))
+        opened = found.decide(revision, decision, (), 1_000, context)
+        return [round(one.opened.decision.share, 9) for one in opened if isinstance(one, OpenTrial)]
+
+    numbers = {str(number): context_number(0, "digits", "new:1", str(number)) for number in range(1_000)}
+    for revision, share in ((1, 0.2), (1, 0.2), (2, 0.6), (2, 0.6)):
+        for context, number in numbers.items():
+            scored[revision, number < share, *decide(revision, share, context, asked=number < share)] += 1
+    had = scored[1, True, 0.2]
+    assert scored.keys() == {(1, True, 0.2), (1, False, 0.2), (2, True, 0.5), (2, False, 0.5), (2, True)}
+    assert scored[2, True] == had
     drawn = evidence.share.capital()
-    assert (drawn.scores, found.mismatched) == (2_000 - before, 0), "a draw a context"
+    assert (drawn.scores, found.mismatched) == (2_000 - had / 2, 0), "a draw a context"
     assert max(drawn.below, drawn.above) < 2.0
-    assert found.decide(2, decision, (), 9, next(str(one) for one in range(99) if (context_number(7, "digits", "new:1", str(one)) < 0.6) != is_new))[1:] == []
-    assert found.mismatched == 1
+    assert decide(2, 0.6, max(numbers, key=numbers.get), asked=True) == []
+    assert found.mismatched == 1, "its number says that it sees the others"
 
 
 def test_a_canary_beside_one_that_answers_everything_has_no_evidence():
