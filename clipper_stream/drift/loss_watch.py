@@ -99,10 +99,11 @@ class LossWatch:
         counts -= np.bincount(hours[at:], minlength=HOURS)
         sums -= np.bincount(hours[at:], kept[at:], HOURS)
         before = hours[at:][counts[hours[at:]] > 0]
+        loss_before = (sums[before] / counts[before]).mean() if len(before) else kept.mean()
         return LossChange(
             losses=sum(self._counts),
             after=len(kept) - at,
-            loss_before=float(np.clip((sums[before] / counts[before]).mean() if len(before) else kept.mean(), 0.0, 1.0)),
+            loss_before=float(np.clip(loss_before, 0.0, 1.0)),
             loss_after=float(kept[at:].mean()),
         )
 

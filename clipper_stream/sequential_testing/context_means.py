@@ -46,7 +46,8 @@ class ContextMean:
 
     def __init__(self, second: int, recent: float, sums: tuple[ScoreSums, ...]) -> None:
         self.second, self.recent, self._sums = second, recent, sums
-        self._totals, self._shown, self._is_open = np.zeros(10), None, True
+        self._totals, self._is_open = np.zeros(10), True
+        self._shown: Score | None = None
 
     def add(self, _: int, score: Score) -> None:
         """Take in the score of a query."""
@@ -105,7 +106,7 @@ class ContextMeans:
     """
 
     def __init__(self, window_s: float) -> None:
-        self.window_s = window_s
+        self._window_s = window_s
         self._means: dict[float, ContextMean | None] = {}
         self._open: deque[tuple[float, ContextMean]] = deque()
 
@@ -124,7 +125,7 @@ class ContextMeans:
 
     def close(self, second: int) -> None:
         """End the windows that are over in this second."""
-        while self._open and self._open[0][1].second + self.window_s <= second:
+        while self._open and self._open[0][1].second + self._window_s <= second:
             number, mean = self._open.popleft()
             self._means[number] = None
             mean.close()

@@ -149,7 +149,7 @@ class TrialEvidence:
     def __init__(
         self, margin: float, horizon_s: float = math.inf, *, sampled: bool = False, window_s: float = 0.0
     ) -> None:
-        self._horizon_s, self.sampled = horizon_s + window_s, sampled
+        self._horizon_s, self.sampled, self.window_s = horizon_s + window_s, sampled, window_s
         self._contexts = ContextMeans(window_s)
         self.whole, self.step = ScoreSums(margin), ScoreSums(margin)
         self.share, self.silence = ScoreSums(0.0), ScoreSums(margin)
