@@ -112,7 +112,7 @@ def in_words(columns):
         found[name] = [None if code < 0 else known[code] for code in getattr(columns, name).tolist()]
     found["output"] = [[None if code < 0 else columns.values[code] for code in row] for row in columns.output.tolist()]
     for name in DecisionColumns.__dataclass_fields__:
-        if name not in found and name not in ("contexts", "policies", "values"):
+        if name not in found and name not in ("contexts", "policies", "values", "contexts_drawn"):
             value = getattr(columns, name)
             found[name] = value if isinstance(value, tuple) else (value.dtype, value.shape, value.tobytes())
     return found
