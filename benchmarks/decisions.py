@@ -232,7 +232,8 @@ def contexts() -> Iterator[tuple[str, float, dict[str, Any]]]:
     for worse in (-0.10, 0.02, 0.10):
         yield "1,000 users, half", worse, {**users, "window_s": 300.0}
     for kind in ("reward", "label"):
-        yield f"users, the share rises by steps, {kind}s", 0.02, {**users, "share": risen, "kind": kind, "window_s": 100.0}
+        steps_up = {**users, "share": risen, "kind": kind, "window_s": 100.0}
+        yield f"users, the share rises by steps, {kind}s", 0.02, steps_up
     uneven = {**users, "share": always(0.1), "kind": "label", "spread": 0.0, "uneven": 0.3}
     yield "users whose versions differ by 0.3, labels, a query at a time", 0.02, uneven
     yield "users whose versions differ by 0.3, labels", 0.02, {**uneven, "window_s": 300.0}

@@ -169,8 +169,9 @@ def run(scenario: Scenario, seed: int, rule: TrialRule) -> End:
             seen = _drawn_once(world, number, seen, float(drawn[number]))
         opened.append(None if seen is None else evidence.decide(seen))
         while arrival is not None and arrival[0] <= number:
-            if (one := opened[arrival[1]]) is not None:
-                feedbacks += 1
+            one = opened[arrival[1]]
+            feedbacks += one is not None or window_s > 0.0
+            if one is not None:
                 _learn(scenario, world, evidence, one, arrival[1])
                 opened[arrival[1]] = None
             arrival = next(coming, None)

@@ -6,7 +6,7 @@ context asks, and what they say would be far too sure: in `benchmarks/decisions.
 Rules of this file:
 - A context counts once, in the second of its first query. What it asks after its window says nothing new: it is the
   same draw.
-- Until its window is over its score may be anything. So no verdict depends on when a mean that still moves is looked at.
+- Until its window is over its score may be anything: no verdict depends on when a mean that still moves is looked at.
 - What its losses are compared with was known at its first query: later it would depend on what was drawn.
 """
 

@@ -18,7 +18,7 @@ from clipper_stream.errors import SetupError
 from clipper_topics.drift import DriftEvent
 
 MOST = 1_000
-"""Detectors of an application: a version and a context each. One holds some 20 kB."""
+"""Detectors of an application: a version and a context each. One holds some 40 kB."""
 
 
 class DriftMonitor:
@@ -46,8 +46,8 @@ class DriftMonitor:
     ) -> list[DriftEvent]:
         """Take in one query with the losses of each version that answered; return what is detected by it.
 
-        The query was decided under `revision`, in this hour of the day in UTC; `record` is the last one about it, at its
-        place in the order of time.
+        The query was decided under `revision`, and asked in this hour of the day, UTC; `record` is the last one about
+        it, at its place in the order of time.
         """
         if self._detector is None or revision < self.spec.since:
             return []

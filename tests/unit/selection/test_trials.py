@@ -176,7 +176,8 @@ def test_a_share_that_grows_keeps_its_contexts_and_sends_none_back_to_the_models
 def test_contexts_see_one_version_each_as_many_as_its_share_says_and_shadows_are_drawn_by_the_query():
     canaries, served = {"new:1": 0.3, "new:2": 0.1}, Counter()
     for context in range(4_000):
-        choice = with_trials(ONE, canaries, {"shadow:1": 0.5}, partial(context_number, 7, "digits", context=str(context)))
+        numbers = partial(context_number, 7, "digits", context=str(context))
+        choice = with_trials(ONE, canaries, {"shadow:1": 0.5}, numbers)
         chosen = [choice.select(query_rng(1, f"0-{number}")) for number in range(8)]
         (answering,) = {one.served if one.served[0] in canaries else None for one in chosen}
         assert {"shadow:1" in one.models for one in chosen} == {True, False}
@@ -187,11 +188,8 @@ def test_contexts_see_one_version_each_as_many_as_its_share_says_and_shadows_are
 
 def test_a_query_without_a_context_draws_for_itself_and_each_version_has_contexts_of_its_own():
     trials = (TrialModel(candidate=CandidateModel(ref="new:1", digest=b""), stage="canary", share=0.5),)
-    single = make_policy("single")
-    apps = [
-        Application(name="digits", candidates=(CandidateModel(ref="a:1", digest=b""),), policy=single, trials=trials, **by)
-        for by in ({}, {"draws_contexts": True})
-    ]
+    given = {"candidates": (CandidateModel(ref="a:1", digest=b""),), "policy": make_policy("exp3"), "trials": trials}
+    apps = [Application(name="digits", draws_contexts=by_context, **given) for by_context in (False, True)]
     plain, drawing = (app.choice(SelectionState(), None) for app in apps)
     assert plain == drawing == apps[0].choice(SelectionState(), "ada")
     assert apps[1].choice(SelectionState(), "ada").certain is not None

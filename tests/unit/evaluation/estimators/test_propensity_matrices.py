@@ -63,7 +63,7 @@ def test_where_contexts_were_drawn_intervals_are_as_wide_as_those_of_contexts():
     """Queries of one context are as hard, and saw one version: 95 % intervals by queries held the mean in one of two."""
     rng, held = np.random.default_rng(2), []
     names, context = tuple(map(str, range(200))), np.arange(4_000) % 200
-    log = replace(columns(offset=np.arange(4_000), context=context), contexts=names)
+    log = columns(contexts=names, context=context)
     for _ in range(200):
         hard, asked = rng.choice([0.1, 0.7], 200)[context], (rng.random(200) < 0.5)[context]
         terms = Terms(numerator=asked * (rng.random(4_000) < hard) / 0.5)
