@@ -37,7 +37,7 @@ def blocks_of(columns: DecisionColumns) -> Blocks:
     """
     place = columns.offset.astype(np.uint64) + (columns.partition.astype(np.uint64) << np.uint64(48))
     if columns.contexts_drawn:
-        hashes = [0 if name is None else xxh3_64_intdigest(name) for name in (*columns.contexts, None)]
+        hashes = [0 if name is None else xxh3_64_intdigest(name.encode()) for name in (*columns.contexts, None)]
         drawn = np.array(hashes, np.uint64)[columns.context]
         place = np.where(drawn > 0, drawn, place)
     mixed = (place + np.uint64(1)) * _GOLDEN

@@ -213,7 +213,7 @@ def test_a_context_that_drew_once_counts_again_only_where_a_larger_share_has_dra
     evidence.began = 0
 
     def decide(revision, share, context, *, asked):
-        served = answered("new:1", 1, propensity=share), answered("a:1", 1, served=False)
+        served = answered("new:1", 1, propensity=share), answered("a:1", 1, served=not asked)
         decision = join(decided("q", *served[not asked :], served_propensity=share if asked else 1.0 - share))
         opened = found.decide(revision, decision, (), 1_000, context)
         return [round(one.opened.decision.share, 9) for one in opened if isinstance(one, OpenTrial)]

@@ -60,7 +60,7 @@ def test_blocks_are_even_and_follow_from_the_place_in_the_log_alone():
 
 
 def test_where_contexts_were_drawn_intervals_are_as_wide_as_those_of_contexts():
-    """Queries of a context are as hard, and saw one version: 95 % intervals by queries held the mean half of the time."""
+    """Queries of a context are as hard, and saw one version: intervals by queries held the mean in half of them."""
     rng, held = np.random.default_rng(2), []
     names, context = tuple(map(str, range(200))), np.arange(4_000) % 200
     log = columns(contexts=names, context=context)
