@@ -156,18 +156,15 @@ def run(scenario: Scenario, seed: int, rule: TrialRule) -> End:
     world, window_s = scenario.world(seed), scenario.window_s or 0.0
     evidence = TrialEvidence(rule.margin, sampled=scenario.sampled, window_s=window_s)
     drawn = np.random.default_rng([seed, 7]).random(scenario.contexts or scenario.queries)
-    if world.context is not None:
-        drawn = drawn[world.context]
-    asked, elsewhere = drawn < world.drawn, drawn >= 1.0 - scenario.others
+    drawn = drawn if world.context is None else drawn[world.context]
+    asked = drawn < world.drawn
     opened: list[OpenDecision | None] = []
     coming = _coming(scenario, world, asked)
     arrival = next(coming, None)
     feedbacks, given_up, why = 0, 0, ""
     for number in range(scenario.queries):
-        seen = None if elsewhere[number] else _decision(world, number, scenario.others, asked=bool(asked[number]))
-        if seen is not None and window_s:
-            seen = _drawn_once(world, number, seen, float(drawn[number]))
-        opened.append(None if seen is None else evidence.decide(seen))
+        elsewhere = drawn[number] >= 1.0 - scenario.others
+        opened.append(None if elsewhere else evidence.decide(_decision(scenario, world, number, float(drawn[number]))))
         while arrival is not None and arrival[0] <= number:
             one = opened[arrival[1]]
             feedbacks += one is not None or window_s > 0.0
@@ -210,19 +207,17 @@ def _coming(scenario: Scenario, world: World, asked: Bools) -> Iterator[tuple[fl
     return ((float(at[one]), int(one)) for one in order if after[one] <= scenario.horizon)
 
 
-def _decision(world: World, number: int, others: float, *, asked: bool) -> TrialDecision:
-    return TrialDecision(
+def _decision(scenario: Scenario, world: World, number: int, drawn: float) -> TrialDecision:
+    share, asked = float(world.share[number]), drawn < world.drawn[number]
+    seen = TrialDecision(
         second=number // QUERIES_A_SECOND,
-        share=float(world.share[number]) / (1.0 - others),
-        asked=asked,
+        share=share / (1.0 - scenario.others),
+        asked=bool(asked),
         canary=True,
-        silent=asked and bool(world.silent[number]),
+        silent=bool(asked and world.silent[number]),
     )
-
-
-def _drawn_once(world: World, number: int, seen: TrialDecision, drawn: float) -> TrialDecision:
-    """As the product sees the decision of a context; shares rise."""
-    share = float(world.share[number])
+    if scenario.window_s is None:
+        return seen
     before = float(world.share[:number][world.share[:number] < share].max(initial=0.0))
     if drawn < before:
         return replace(seen, canary=False, scored=False)

@@ -192,8 +192,16 @@ class TrialEvidence:
         if self.began is None or decision.second < self.began:
             return None
         self._count_silence(decision)
-        if not decision.scored:
+        opened = self._opened(decision, of_step=of_step) if decision.scored else None
+        if opened is None:
             return None
+        if self._early is not None:
+            self._early.append(opened)
+        if self.kind is not None:
+            self._open(opened)
+        return opened
+
+    def _opened(self, decision: TrialDecision, *, of_step: bool) -> OpenDecision | None:
         recent = round((self._recent + 0.5) / (self._recent_count + 1.0), 2)  # so that most scores are alike
         sums = (self.whole, self.step) if of_step else (self.whole,)
         opened = OpenDecision(decision, recent, sums, self.step if of_step else None)
@@ -204,10 +212,6 @@ class TrialEvidence:
             if mean is None:
                 return None
             opened.recent, opened.sums = mean.recent, (mean,)
-        if self._early is not None:
-            self._early.append(opened)
-        if self.kind is not None:
-            self._open(opened)
         return opened
 
     def learn(

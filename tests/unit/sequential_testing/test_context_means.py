@@ -18,6 +18,11 @@ def begun(kind="reward", **fields):
     return evidence
 
 
+def learn(evidence, kind, opened, pair):
+    (trial, answer), asked = pair, opened.decision.asked
+    evidence.learn(opened, kind, trial if asked else None, answer if kind == "label" or not asked else None)
+
+
 @pytest.mark.parametrize("sampled", [False, True])
 def test_a_context_is_one_score_the_mean_of_its_queries_and_says_nothing_after_its_window(sampled):
     evidence = begun(sampled=sampled)
@@ -39,34 +44,30 @@ def test_a_context_is_one_score_the_mean_of_its_queries_and_says_nothing_after_i
     assert evidence.asked == 5, "silence and queries are counted as they come"
 
 
+def by_formula(kind, asked, recent, pairs):
+    """The scores of a context, as the formulas of the page have them."""
+    trial, answer = np.mean(pairs, axis=0)
+    if kind == "label":
+        return [Score(1.0, trial - answer, trial - answer)] if asked else []
+    drawn = 0.75 * (trial - recent) if asked else -0.25 * (answer - recent)
+    return [Score(0.1875, drawn, drawn)]
+
+
 @pytest.mark.parametrize("kind", ["label", "reward"])
 def test_in_whichever_order_queries_and_feedback_come_a_context_counts_by_its_mean(kind):
-    rng, evidence, known, waiting = np.random.default_rng(3), begun(kind), ScoreSums(0.02), []
-    losses, recent = {context: [] for context in range(40)}, {}
-
-    def learn_one():
-        one, trial, answer = waiting.pop(int(rng.integers(len(waiting))))
-        asked = one.decision.asked
-        evidence.learn(one, kind, trial if asked else None, answer if kind == "label" or not asked else None)
-
-    for second in range(40):
-        for context in rng.permutation(40)[:10].tolist():
-            one, pair = evidence.decide(query(context, second, asked=context < 15)), rng.random(2).tolist()
-            recent[context] = one.recent
-            losses[context].append(pair)
-            waiting.append((one, *pair))
-            if rng.random() < 0.8:
-                learn_one()
-    while waiting:
-        learn_one()
+    rng, evidence, known, opened = np.random.default_rng(3), begun(kind), ScoreSums(0.02), []
+    for number in range(400):
+        context = number % 40 if number < 200 else int(rng.integers(40))
+        opened.append((evidence.decide(query(context, number // 10, asked=context < 15)), rng.random(2).tolist()))
+        if number % 2:
+            learn(evidence, kind, *opened[number // 2])
+    for place in rng.permutation(np.arange(200, 400)):
+        learn(evidence, kind, *opened[place])
     evidence.decide(query(99.0, 120, asked=True, scored=False))
-    for context, pairs in losses.items():
-        trial, answer = np.mean(pairs, axis=0)
-        drawn = 0.75 * (trial - recent[context]) if context < 15 else -0.25 * (answer - recent[context])
-        if kind == "reward":
-            known.add(0, Score(0.1875, drawn, drawn))
-        elif context < 15:
-            known.add(0, Score(1.0, trial - answer, trial - answer))
+    for context in range(40):
+        own = [(one, pair) for one, pair in opened if one.decision.context == context]
+        for score in by_formula(kind, context < 15, own[0][0].recent, [pair for _, pair in own]):
+            known.add(0, score)
     found, expected = evidence.whole.capital(120), known.capital()
     assert (found.scores, found.waiting) == (expected.scores, 0)
     assert (found.below, found.above, found.mean) == pytest.approx((expected.below, expected.above, expected.mean))
