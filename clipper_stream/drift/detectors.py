@@ -46,7 +46,7 @@ class Adwin:
     """
 
     name: ClassVar[str] = "adwin"
-    delta: float = 0.002
+    delta: float = 0.0002
 
     def __post_init__(self) -> None:
         _check("delta", self.delta, "above 0, below 1", lambda delta: 0.0 < delta < 1.0)

@@ -44,7 +44,7 @@ def imports_of(statements):
 BUDGETS = """
 clipper_topics 2676
 clipper_stream 355 batching 530 caching 200 client 1235 combining 185 drift 266 evaluation 3759 feedback 520 http 355
-               models 2805 query 2431 selection 1754 sequential_testing 1199
+               models 2805 query 2431 selection 1754 sequential_testing 1203
 clipper_agents 25 broker 665 cli 3355 control 1880 dead_letters 235 demo 585 examples 35 feedback 390 host 1265
                kafka 2405 observability 1200 replay 2435 rollout 1746 router 4166 settings 665 status 2490
                streaming 2300 supervisor 1670
