@@ -179,16 +179,16 @@ class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forb
     """Candidates, `name:version`."""
     trials: Annotated[list[Trial], Meta(max_length=16)] = []
     """Versions that are tried beside the candidates."""
-    assign: Literal["query", "context"] = "query"
-    """Whether a canary answers is drawn for each query, or once for each `context`, which sees one version then."""
-    context_window_s: Annotated[float, Meta(gt=0.0, le=604_800.0)] = 86_400.0
-    """Where contexts are drawn: of each, the mean loss counts of the queries within so many seconds of its first."""
     rollout: RolloutRule = msgspec.field(default_factory=RolloutRule)
     """When a trial is stepped up, promoted or aborted by itself."""
     keep_best: Annotated[int, Meta(ge=1, le=64)] | None = None
     """Keep so many candidates, and retire the worst when the interval of its loss lies above theirs; absent: all."""
     drift: DriftRule | None = None
     """What watches the losses of candidates and trials for a change; absent: nothing."""
+    assign: Literal["query", "context"] = "query"
+    """Whether a canary answers is drawn for each query, or once for each `context`, which sees one version then."""
+    context_window_s: Annotated[float, Meta(gt=0.0, le=604_800.0)] = 86_400.0
+    """Where contexts are drawn: of each, the mean loss counts of the queries within so many seconds of its first."""
     policy: PolicySpec = msgspec.field(default_factory=PolicySpec)
     """Who chooses among them."""
     combiner: Literal["vote", "mean"] = "vote"
