@@ -318,9 +318,9 @@ def observed(monitor, loss, offset, context=None):
 @pytest.mark.parametrize(("per_context", "contexts"), [(True, {"ada"}), (False, {None})])
 def test_each_context_has_a_detector_of_its_own_where_that_is_wanted(per_context, contexts):
     monitor, found = drifts(per_context=per_context), []
-    for number in range(1_200):
+    for number in range(2_400):
         context = "ada" if number % 12 == 0 else "others"
-        found += observed(monitor, float(context == "ada" and number >= 600), number, context)
+        found += observed(monitor, float(context == "ada" and number >= 1_200), number, context)
     assert {one.context for one in found} <= contexts
     assert len(found) == 1 or not per_context
 
