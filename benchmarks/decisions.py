@@ -19,6 +19,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from typing import Any
 
 import numpy as np
 from rig.old_applications import costs, silences
@@ -213,9 +214,33 @@ def scenarios() -> Iterator[Scenario]:
     yield one("beside another canary of 10 %, +0.10", 0.10, others=0.1)
     yield one("a bandit answers, -0.05 than its better model", -0.05, bandit=True)
     yield one("a bandit answers, +0.10 than its better model", 0.10, bandit=True)
+    yield from (one(f"{name}, {worse:+.2f}", worse, **changes) for name, worse, changes in contexts())
     yield one("better by 0.05, from the middle on worse by 0.10", steps(-0.05, 0.10))
     yield one("worse by 0.05, from the middle on better by 0.10, labels", steps(0.05, -0.10), kind="label")
     yield one("asked by 15 % where the log says 10 %, +0.05", 0.05, really=1.5)
+
+
+def contexts() -> Iterator[tuple[str, float, dict[str, Any]]]:
+    """Contexts that are drawn once, half of them hard and half easy."""
+    sessions = {"contexts": 1_000, "session": 20, "spread": 0.3, "hard": always(0.4), "share": always(0.5)}
+    users = {**sessions, "session": 0}
+    for worse in (0.02, 0.05):
+        yield "sessions of 20, a query at a time, half", worse, sessions
+    for worse in (-0.10, 0.02, 0.05):
+        yield "sessions of 20, half", worse, {**sessions, "window_s": 60.0}
+    yield "1,000 users, a query at a time, half", 0.02, users
+    for worse in (-0.10, 0.02, 0.10):
+        yield "1,000 users, half", worse, {**users, "window_s": 300.0}
+    for kind in ("reward", "label"):
+        steps_up = {**users, "share": risen, "kind": kind, "window_s": 100.0}
+        yield f"users, the share rises by steps, {kind}s", 0.02, steps_up
+    uneven = {**users, "share": always(0.1), "kind": "label", "spread": 0.0, "uneven": 0.3}
+    yield "users whose versions differ by 0.3, labels, a query at a time", 0.02, uneven
+    yield "users whose versions differ by 0.3, labels", 0.02, {**uneven, "window_s": 300.0}
+
+
+def risen(number: Floats) -> Floats:
+    return np.select([number < 7_000, number < 14_000], [0.05, 0.25], 0.5)
 
 
 # --- a newcomer -------------------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ from learning_candidates import columns
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, TrialShare, TrialSpec, needs_history
 from clipper_agents.rollout.query_losses import losses_of
 from clipper_agents.rollout.trial_evidence import ApplicationEvidence
+from clipper_stream.drift.detectors import Adwin
+from clipper_stream.drift.loss_watch import LossWatch
 from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
 from clipper_stream.evaluation.evaluate import evaluate
 from clipper_stream.evaluation.log.columns import DecisionColumns
@@ -174,6 +176,22 @@ def silent_end(seed: int, *, asked: bool) -> str:
     return "undecided"
 
 
+# --- drift ------------------------------------------------------------------------------------------------------------
+DAY, DAYS, RISES = 8_640, 21, 14
+"""Losses a day, one each ten seconds; of three weeks, whose mean rises after two."""
+
+
+def drift_end(seed: int, rise: float) -> str:
+    """When losses, whose mean swings by 0.1 to either side of 0.3 each day, are called changed."""
+    draw, at = np.random.default_rng(seed), np.arange(DAYS * DAY)
+    means = 0.3 + 0.1 * np.sin(2 * np.pi * (at / DAY + draw.random())) + rise * (at >= RISES * DAY)
+    watch, losses = LossWatch(Adwin()), (draw.random(len(at)) < means).astype(float).tolist()
+    found = next((number for number, loss in enumerate(losses) if watch.observe(loss, number * 24 // DAY % 24)), None)
+    if found is None:
+        return "quiet"
+    return "alarm" if not rise or found < RISES * DAY else "in a day" if found < (RISES + 1) * DAY else "late"
+
+
 # --- evaluations ------------------------------------------------------------------------------------------------------
 def log(losses: Floats, served: Floats, propensity: Floats | float, heard: Floats | None = None) -> DecisionColumns:
     """A log of two models, of which one served each query."""
@@ -259,6 +277,8 @@ def worlds() -> Iterator[World]:
     yield World("another margin, and a restart", restart_end, ("another",))
     yield World("twenty attempts at the margin", attempts_end, ("step",))
     yield World("a host that never answers", lambda seed: silent_end(seed, asked=True), ("undecided",))
+    yield World("a daily course of the loss", lambda seed: drift_end(seed, 0.0), ("alarm",))
+    yield World("the same, and a rise by 0.1", lambda seed: drift_end(seed, 0.1), ("alarm", "quiet", "late"))
     yield World("a host that is never ready", lambda seed: silent_end(seed, asked=False), ("undecided",))
 
 

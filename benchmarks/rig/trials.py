@@ -8,12 +8,13 @@ Rules of this file:
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from clipper_agents.rollout.comparison_spec import TrialShare
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
 from clipper_stream.sequential_testing.rollout_rule import TrialRule, judge
@@ -22,11 +23,14 @@ from clipper_stream.sequential_testing.trial_evidence import Kind, OpenDecision,
 Floats: TypeAlias = npt.NDArray[np.float64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Draw: TypeAlias = np.random.Generator
+Places: TypeAlias = npt.NDArray[np.intp]
 
 QUERIES_A_SECOND, LOOK_EVERY = 20, 100
 AGREE = 0.7
 """Share of the queries that are as hard for both versions."""
 NEVER = math.inf
+AT_A_TIME = 50
+"""Contexts whose sessions are under way."""
 
 
 class End(NamedTuple):
@@ -58,6 +62,7 @@ class World:
         trial_after: The same of the trial's.
         silent: Whether the trial does not answer.
         drawn: True probability of asking it, if the log's share is not the true one.
+        context: Of each query, where contexts are drawn; None: each query draws.
     """
 
     live: Floats
@@ -68,6 +73,7 @@ class World:
     trial_after: Floats
     silent: Bools
     drawn: Floats
+    context: Places | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +94,11 @@ class Scenario:
         others: Share of the queries that another canary answers.
         bandit: Whether the answers are those of `exp3`, of two models of which the other loses 0.2 more; `worse` counts
             from the better one then.
+        contexts: How many contexts there are, each drawn once; 0: each query draws.
+        session: A context asks so many queries, of 50 contexts in turn, and never again; 0: it asks at any time.
+        spread: How much harder half of the contexts are, and how much easier the other half.
+        uneven: How much worse the trial is in half of the contexts, and how much better in the other half.
+        window_s: Of a context's mean loss; None: its queries count as if each had drawn.
     """
 
     name: str
@@ -103,11 +114,24 @@ class Scenario:
     sampled: bool = False
     others: float = 0.0
     bandit: bool = False
+    contexts: int = 0
+    session: int = 0
+    spread: float = 0.0
+    uneven: float = 0.0
+    window_s: float | None = None
 
     def world(self, seed: int) -> World:
         """Draw one."""
         draw, number = np.random.default_rng([seed, len(self.name)]), np.arange(float(self.queries))
         hard, worse, share = self.hard(number), self.worse(number), self.share(number)
+        context, mean = None, worse
+        if self.contexts:
+            context = draw.integers(self.contexts, size=self.queries)
+            if self.session:
+                turn = AT_A_TIME * self.session
+                context = (number // turn * AT_A_TIME + number % AT_A_TIME).astype(int) % self.contexts
+            harder, uneven = (draw.permutation(self.contexts) % 2 * 2 - 1 for _ in range(2))
+            hard, worse = hard + self.spread * harder[context], worse + self.uneven * uneven[context]
         luck = draw.random(self.queries)
         others = np.where(draw.random(self.queries) < AGREE, luck, draw.random(self.queries))
         failing = np.clip(hard + worse, 0.0, 1.0)
@@ -117,30 +141,34 @@ class Scenario:
         return World(
             live=live,
             trial=trial,
-            difference=failing - hard,
+            difference=failing - hard if context is None else mean,
             share=share,
             live_after=self.after(draw, live, "live"),
             trial_after=self.after(draw, trial, "trial"),
             silent=self.silent(draw, number),
             drawn=share * self.really,
+            context=context,
         )
 
 
 def run(scenario: Scenario, seed: int, rule: TrialRule) -> End:
     """One trial: a canary from the first query on, promoted by the rule or aborted, or neither."""
-    world, evidence = scenario.world(seed), TrialEvidence(rule.margin, sampled=scenario.sampled)
-    drawn = np.random.default_rng([seed, 7]).random(scenario.queries)
-    asked, elsewhere = drawn < world.drawn, drawn >= 1.0 - scenario.others
+    world, window_s = scenario.world(seed), scenario.window_s or 0.0
+    evidence = TrialEvidence(rule.margin, sampled=scenario.sampled, window_s=window_s)
+    drawn = np.random.default_rng([seed, 7]).random(scenario.contexts or scenario.queries)
+    drawn = drawn if world.context is None else drawn[world.context]
+    asked = drawn < world.drawn
     opened: list[OpenDecision | None] = []
     coming = _coming(scenario, world, asked)
     arrival = next(coming, None)
     feedbacks, given_up, why = 0, 0, ""
     for number in range(scenario.queries):
-        seen = None if elsewhere[number] else _decision(world, number, scenario.others, asked=bool(asked[number]))
-        opened.append(None if seen is None else evidence.decide(seen))
+        elsewhere = drawn[number] >= 1.0 - scenario.others
+        opened.append(None if elsewhere else evidence.decide(_decision(scenario, world, number, float(drawn[number]))))
         while arrival is not None and arrival[0] <= number:
-            if (one := opened[arrival[1]]) is not None:
-                feedbacks += 1
+            one = opened[arrival[1]]
+            feedbacks += one is not None or window_s > 0.0
+            if one is not None:
                 _learn(scenario, world, evidence, one, arrival[1])
                 opened[arrival[1]] = None
             arrival = next(coming, None)
@@ -179,14 +207,22 @@ def _coming(scenario: Scenario, world: World, asked: Bools) -> Iterator[tuple[fl
     return ((float(at[one]), int(one)) for one in order if after[one] <= scenario.horizon)
 
 
-def _decision(world: World, number: int, others: float, *, asked: bool) -> TrialDecision:
-    return TrialDecision(
+def _decision(scenario: Scenario, world: World, number: int, drawn: float) -> TrialDecision:
+    share, asked = float(world.share[number]), drawn < world.drawn[number]
+    seen = TrialDecision(
         second=number // QUERIES_A_SECOND,
-        share=float(world.share[number]) / (1.0 - others),
-        asked=asked,
+        share=share / (1.0 - scenario.others),
+        asked=bool(asked),
         canary=True,
-        silent=asked and bool(world.silent[number]),
+        silent=bool(asked and world.silent[number]),
     )
+    if scenario.window_s is None:
+        return seen
+    before = float(world.share[:number][world.share[:number] < share].max(initial=0.0))
+    if drawn < before:
+        return replace(seen, canary=False, scored=False)
+    known = TrialShare(share, canary=True, others=0.0, audited=0.0, part=share, before=before)
+    return replace(seen, context=share + drawn, share=known.probability(redrawn=True))
 
 
 def _learn(scenario: Scenario, world: World, evidence: TrialEvidence, one: OpenDecision, number: int) -> None:

@@ -227,7 +227,7 @@ def _waits_for(rule: TrialRule, whole: Capital, step: Capital, evidence: TrialEv
     if whole.below < -math.log(rule.alpha):
         unknown = f", {whole.unknown:.4f} of it by losses that are not known" if whole.unknown > rule.margin else ""
         worst = f"it may lose {whole.upper(rule.alpha):.4f} more than the answers{unknown}"
-        return f"{worst}, not below the margin {rule.margin:g}{_left_out(whole)}"
+        return f"{worst}, not below the margin {rule.margin:g}{_left_out(whole, evidence.window_s)}"
     if evidence.step_losses < rule.least:
         return f"{evidence.step_losses} feedbacks about it at this step of at least {rule.least}"
     if step.mean is not None and step.mean - step.standard_error > rule.margin:
@@ -235,12 +235,13 @@ def _waits_for(rule: TrialRule, whole: Capital, step: Capital, evidence: TrialEv
     return None
 
 
-def _left_out(whole: Capital) -> str:
+def _left_out(whole: Capital, window_s: float) -> str:
     """What to know where feedback is so late, or so seldom, that fewer queries count than do not."""
     if whole.left_out <= whole.scores:
         return ""
     waiting = f"more than one in {WAITING_COSTS} of them waits for feedback"
-    return f"; {whole.left_out} queries do not count yet: {waiting}"
+    window = f", or for the end of its {window_s:g} s" if window_s else ""
+    return f"; {whole.left_out} {'contexts' if window_s else 'queries'} do not count yet: {waiting}{window}"
 
 
 def numbers_of(rule: TrialRule, evidence: TrialEvidence, found: Capital) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from clipper_stream.errors import InvalidLabel
+from clipper_stream.sequential_testing.context_means import ContextMean, ContextMeans
 from clipper_stream.sequential_testing.score_sums import Score, ScoreSums
 
 Kind = Literal["label", "reward"]
@@ -53,6 +54,7 @@ class TrialDecision:
         failed: Whether it said so itself, so that its host was there.
         models_silent: Whether the models did not answer.
         apart: How far apart the losses of the trial and of the models' answer can be, in [0, 1].
+        context: The number of its context, where contexts are drawn and not each of their queries.
     """
 
     second: int
@@ -65,6 +67,7 @@ class TrialDecision:
     failed: bool = False
     models_silent: bool = False
     apart: float = UNKNOWN
+    context: float | None = None
 
 
 class Misses(NamedTuple):
@@ -92,6 +95,7 @@ class OpenDecision:
         decision: The decision.
         recent: Mean of the losses that were known before it.
         sums: Where its score is counted.
+        step: Those of these sums that are of a step.
         score: What stands for it there; None: nothing.
         told: The feedback about it: its kind, the trial's loss and that of the models' answer; None: none yet.
         given_up: Whether none is waited for any more.
@@ -99,7 +103,8 @@ class OpenDecision:
 
     decision: TrialDecision
     recent: float
-    sums: tuple[ScoreSums, ...]
+    sums: tuple[ScoreSums | ContextMean, ...]
+    step: ScoreSums | None
     score: Score | None = None
     told: tuple[Kind, float | None, float | None] | None = None
     given_up: bool = False
@@ -113,6 +118,7 @@ class TrialEvidence:
         horizon_s: So long after its query a feedback may come, in seconds.
         sampled: Whether feedback is about a random sample of the queries, so that those without one are left out; only
             what was not answered stays, as an application may have nothing to say about it.
+        window_s: So long after its first query a context's queries count, in seconds.
 
     Attributes:
         whole: Scores since the trial began.
@@ -140,8 +146,11 @@ class TrialEvidence:
     arXiv:2210.08639 (queries, losses and delays are taken as they are, what was drawn is all that is random).
     """
 
-    def __init__(self, margin: float, horizon_s: float = math.inf, *, sampled: bool = False) -> None:
-        self._horizon_s, self.sampled = horizon_s, sampled
+    def __init__(
+        self, margin: float, horizon_s: float = math.inf, *, sampled: bool = False, window_s: float = 0.0
+    ) -> None:
+        self._horizon_s, self.sampled, self.window_s = horizon_s + window_s, sampled, window_s
+        self._contexts = ContextMeans(window_s)
         self.whole, self.step = ScoreSums(margin), ScoreSums(margin)
         self.share, self.silence = ScoreSums(0.0), ScoreSums(margin)
         self.losses = ScoreSums(0.0)
@@ -173,9 +182,8 @@ class TrialEvidence:
             decision: The decision.
             of_step: Whether it was made at the present stage and share.
         """
-        if decision.canary:
-            drawn = float(decision.asked) - decision.share
-            self.share.add(decision.second, Score(1.0, drawn, drawn))
+        if decision.canary and decision.context is None:
+            self._count_draw(decision)
         self.asked += decision.asked
         if decision.asked:
             self.asked_s = (decision.second if self.asked_s is None else self.asked_s[0], decision.second)
@@ -184,14 +192,26 @@ class TrialEvidence:
         if self.began is None or decision.second < self.began:
             return None
         self._count_silence(decision)
-        if not decision.scored:
+        opened = self._opened(decision, of_step=of_step) if decision.scored else None
+        if opened is None:
             return None
-        recent = round((self._recent + 0.5) / (self._recent_count + 1.0), 2)  # so that most scores are alike
-        opened = OpenDecision(decision, recent, (self.whole, self.step) if of_step else (self.whole,))
         if self._early is not None:
             self._early.append(opened)
         if self.kind is not None:
             self._open(opened)
+        return opened
+
+    def _opened(self, decision: TrialDecision, *, of_step: bool) -> OpenDecision | None:
+        recent = round((self._recent + 0.5) / (self._recent_count + 1.0), 2)  # so that most scores are alike
+        sums = (self.whole, self.step) if of_step else (self.whole,)
+        opened = OpenDecision(decision, recent, sums, self.step if of_step else None)
+        if decision.context is not None:
+            mean, is_first = self._contexts.join(decision.context, decision.second, recent, sums)
+            if decision.canary and is_first:
+                self._count_draw(decision)
+            if mean is None:
+                return None
+            opened.recent, opened.sums = mean.recent, (mean,)
         return opened
 
     def learn(
@@ -224,7 +244,7 @@ class TrialEvidence:
                 self.at_bound[side] = (self.at_bound[side][0] + 1, self.at_bound[side][1] + at_bound)
         self.largest = max(self.largest, misses.largest)
         if trial is not None:
-            self.step_losses += self.step in opened.sums
+            self.step_losses += self.step is opened.step
             self.losses.add(opened.decision.second, Score(1.0, trial, trial))
         opened.told = kind, trial, answer
         self._count(opened)
@@ -309,6 +329,10 @@ class TrialEvidence:
             p * (1.0 - p), low, high, waiting and low < high and not silent, *known, 1.0 - p if one.asked else p
         )
 
+    def _count_draw(self, one: TrialDecision) -> None:
+        drawn = float(one.asked) - one.share
+        self.share.add(one.second, Score(1.0, drawn, drawn))
+
     def _count_silence(self, one: TrialDecision) -> None:
         """Count a decision; a second is a score once a later one has begun."""
         if one.second > self._second:
@@ -317,6 +341,7 @@ class TrialEvidence:
                 difference = (silent - models) / asked
                 self.silence.add(self._second, Score(1.0, difference, difference))
             self._second, self._silent = one.second, (0, 0, 0)
+            self._contexts.close(one.second)
             for sums in (self.whole, self.step, self.share, self.silence, self.losses):
                 sums.settle(one.second - self._horizon_s)
         if one.asked:

@@ -24,6 +24,8 @@ SCENARIOS = {
     "day and night, half, +0.02": (6_000, "worse", ""),
     "labels, -0.10": (12_000, "better", ""),
     "failures are labelled first, -0.10": (12_000, "better", ""),
+    "sessions of 20, half, +0.02": (6_000, "worse", ""),
+    "sessions of 20, half, -0.10": (14_000, "better", ""),
     "the host starts for 30 s, labels, -0.10": (12_000, "better", ""),
     "the host dies for 5 s each 5 min, rewards, -0.10": (12_000, "better", ""),
     "feedback about a declared sample of 5 % of queries, half, -0.10": (16_000, "better", ""),

@@ -34,7 +34,7 @@ class Comparison(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     loss_upper: float
     """Upper end of that interval."""
     scores: int = 0
-    """How many decisions the interval of the difference is made of."""
+    """How many decisions, or contexts that are drawn once, the interval of the difference is made of."""
     waiting: int = 0
     """How many of these decisions still wait for feedback."""
     since_s: int | None = None

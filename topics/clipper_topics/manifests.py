@@ -185,6 +185,10 @@ class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forb
     """Keep so many candidates, and retire the worst when the interval of its loss lies above theirs; absent: all."""
     drift: DriftRule | None = None
     """What watches the losses of candidates and trials for a change; absent: nothing."""
+    assign: Literal["query", "context"] = "query"
+    """Whether a canary answers is drawn for each query, or once for each `context`, which sees one version then."""
+    context_window_s: Annotated[float, Meta(gt=0.0, le=604_800.0)] = 86_400.0
+    """Where contexts are drawn: of each, the mean loss counts of the queries within so many seconds of its first."""
     policy: PolicySpec = msgspec.field(default_factory=PolicySpec)
     """Who chooses among them."""
     combiner: Literal["vote", "mean"] = "vote"

@@ -31,13 +31,24 @@ _DRIFT = "drift"
 class TrialShare(NamedTuple):
     """With which probability a trial is asked under a revision, whether it serves then, and the other canaries' sum.
 
-    `audited` is the share of the queries that ask all candidates.
+    `audited` is the share of the queries that ask all candidates. Where contexts are drawn, those have the trial whose
+    number, by `seed`, is below `part`; those below `before` had it at an earlier share.
     """
 
     share: float
     canary: bool
     others: float
     audited: float
+    seed: int = 0
+    part: float = 0.0
+    before: float = 0.0
+
+    def probability(self, *, redrawn: bool) -> float:
+        """Of asking it, if no other canary serves; `redrawn`: of a context that did not have it at an earlier share."""
+        new = self.share
+        if redrawn:
+            new *= 1.0 - self.before / self.part if self.before < self.part else 0.0
+        return new / (new + 1.0 - self.share - self.others) if self.canary and new else new
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +90,7 @@ class ComparisonSpec:
         candidates_since: Revision since which they are these.
         keep_best: How many candidates to keep; None: all.
         begins_ms: When the oldest of these comparisons began, milliseconds since the epoch.
+        context_window_s: Seconds of a context's mean loss, where contexts are drawn; None: each query draws.
     """
 
     application: str
@@ -95,6 +107,7 @@ class ComparisonSpec:
     keep_best: int | None
     drift: DriftSpec | None
     begins_ms: int
+    context_window_s: float | None = None
 
     @property
     def since(self) -> int:
@@ -138,6 +151,7 @@ def _spec(state: ControlState, manifest: ApplicationManifest, *, drift: bool) ->
         keep_best=manifest.keep_best,
         drift=watches,
         begins_ms=_began_ms(state, manifest, first),
+        context_window_s=manifest.context_window_s if manifest.assign == "context" else None,
     )
 
 
@@ -150,7 +164,7 @@ def _trial(state: ControlState, manifest: ApplicationManifest, trial: Trial) -> 
         trial=trial,
         since=since,
         step_since=_since(state, manifest, partial(same_step, now=manifest, trial=trial)),
-        shares={number: _share_of(one, trial.model) for number, one in revisions.items() if one is not None},
+        shares=_shares({number: one for number, one in revisions.items() if one is not None}, trial.model),
         attempt=_attempts(state, manifest, trial.model),
     )
 
@@ -171,10 +185,21 @@ def _attempts(state: ControlState, manifest: ApplicationManifest, ref: str) -> i
     return count
 
 
+def _shares(revisions: Mapping[int, ApplicationManifest], ref: str) -> dict[int, TrialShare]:
+    found: dict[int, TrialShare] = {}
+    for number, manifest in revisions.items():
+        now = _share_of(manifest, ref)
+        earlier = [was.part for was in found.values() if was.seed == now.seed and was.part != now.part]
+        found[number] = now._replace(before=max(earlier, default=0.0))
+    return found
+
+
 def _share_of(manifest: ApplicationManifest, ref: str) -> TrialShare:
-    (own,) = (one for one in manifest.trials if one.model == ref)
-    others = sum(one.share for one in manifest.trials if one.stage == "canary" and one.model != ref)
-    return TrialShare(own.share, own.stage == "canary", others, manifest.audit_ratio)
+    (at,) = (number for number, one in enumerate(manifest.trials) if one.model == ref)
+    own, shares = manifest.trials[at], [one.share if one.stage == "canary" else 0.0 for one in manifest.trials]
+    others, is_canary = sum(shares[:at] + shares[at + 1 :]), own.stage == "canary"
+    part = own.share / (1.0 - sum(shares[:at])) if is_canary and own.share else 0.0
+    return TrialShare(own.share, is_canary, others, manifest.audit_ratio, manifest.seed, part)
 
 
 def _answers_by_one(manifest: ApplicationManifest) -> bool:
@@ -240,8 +265,9 @@ def _answers_with(manifest: ApplicationManifest) -> tuple[Any, ...]:
     )
 
 
-def _intervals(manifest: ApplicationManifest) -> tuple[float, bool, int]:
-    return manifest.rollout.confidence, manifest.rollout.sampled_feedback, len(manifest.rollout.steps)
+def _intervals(manifest: ApplicationManifest) -> tuple[Any, ...]:
+    rule, window_s = manifest.rollout, manifest.context_window_s if manifest.assign == "context" else None
+    return rule.confidence, rule.sampled_feedback, len(rule.steps), window_s
 
 
 # --- what has to be read again --------------------------------------------------------------------------------------

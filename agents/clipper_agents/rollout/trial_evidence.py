@@ -15,6 +15,7 @@ from clipper_agents.rollout.comparison_spec import ComparisonSpec, TrialShare, T
 from clipper_agents.rollout.decisions import RolloutDecision
 from clipper_agents.rollout.query_losses import QueryLosses, apart, compared_models
 from clipper_stream.feedback.update import LoggedDecision
+from clipper_stream.selection.trials import context_number
 from clipper_stream.sequential_testing.keep_best import CandidateLosses, OpenComparison
 from clipper_stream.sequential_testing.rollout_rule import TrialVerdict, judge
 from clipper_stream.sequential_testing.score_sums import Capital
@@ -75,7 +76,8 @@ class ApplicationEvidence:
     """What the log says about the versions of one application that `spec` compares now.
 
     Attributes:
-        mismatched: Decisions whose logged probability of asking a trial is not its share.
+        mismatched: Decisions whose logged probability of asking a trial is not its share, or whose context drew another
+            version.
     """
 
     def __init__(self, spec: ComparisonSpec, horizon_s: float) -> None:
@@ -92,7 +94,14 @@ class ApplicationEvidence:
         if _candidates_of(before) != _candidates_of(spec):
             self._losses = self._candidates()
 
-    def decide(self, revision: int, decision: LoggedDecision, failed: Collection[str], asked_ms: int) -> list[Opened]:
+    def decide(
+        self,
+        revision: int,
+        decision: LoggedDecision,
+        failed: Collection[str],
+        asked_ms: int,
+        context: str | None = None,
+    ) -> list[Opened]:
         """Take in what was decided about a query; what waits for its feedback."""
         found: list[Opened] = []
         if revision >= self.spec.candidates_since:
@@ -100,6 +109,8 @@ class ApplicationEvidence:
             found.append(OpenCandidates(self._losses, compared))
         for ref, trial in self._trials.items():
             seen = self._seen(trial, revision, decision, failed, asked_ms // 1000)
+            if seen is not None and context is not None and self.spec.context_window_s is not None:
+                seen = self._drawn_once(seen, ref, trial.spec.shares[revision], context)
             if seen is not None:
                 opened = trial.evidence.decide(seen, of_step=revision >= trial.spec.step_since)
                 if opened is not None:
@@ -180,7 +191,7 @@ class ApplicationEvidence:
         models = compared_models(decision, candidates)
         return TrialDecision(
             second=second,
-            share=share.share / (1.0 - share.others) if share.canary else share.share,
+            share=share.probability(redrawn=False),
             asked=asked,
             canary=share.canary,
             answer_known=self.spec.lone or not share.canary,
@@ -190,6 +201,21 @@ class ApplicationEvidence:
             models_silent=decision.unanswered.issuperset(models),
             apart=apart(decision, ref, models, self.spec.loss),
         )
+
+    def _drawn_once(self, seen: TrialDecision, ref: str, share: TrialShare, context: str) -> TrialDecision | None:
+        """The same decision, which the context has drawn; None where it drew another.
+
+        One that had the trial at an earlier share drew nothing at this one, and scores nothing.
+        """
+        number = context_number(share.seed, self.spec.application, ref, context)
+        if not seen.canary:
+            return replace(seen, context=number)
+        if seen.asked != (number < share.part):
+            self.mismatched += 1
+            return None
+        if not share.before <= number or share.part <= share.before:
+            return replace(seen, canary=False, scored=False)
+        return replace(seen, context=share.part + number, share=share.probability(redrawn=True))
 
     def _comparison(
         self, model: str, stage: str, feedbacks: int, losses: Capital, verdict: TrialVerdict | None = None
@@ -213,7 +239,9 @@ class ApplicationEvidence:
     def _trial(self, spec: TrialSpec, margin: float) -> _Trial:
         known = self._trials.get(spec.trial.model)
         if known is None or known.spec.since != spec.since or known.evidence.whole.margin != margin:
-            return _Trial(spec, TrialEvidence(margin, self._horizon_s, sampled=self.spec.sampled))
+            window_s = self.spec.context_window_s or 0.0
+            evidence = TrialEvidence(margin, self._horizon_s, sampled=self.spec.sampled, window_s=window_s)
+            return _Trial(spec, evidence)
         if known.spec.step_since != spec.step_since:
             known.evidence.next_step()
         return _Trial(spec, known.evidence)

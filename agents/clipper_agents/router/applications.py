@@ -157,6 +157,7 @@ class ApplicationRegistry:
                 for candidate, trial in trials
                 if candidate is not None
             ),
+            draws_contexts=manifest.assign == "context",
             policy=make_policy(manifest.policy.name, manifest.policy.parameters),
             combiner=manifest.combiner,
             loss=manifest.scaled_loss,

@@ -302,7 +302,7 @@ def detected(**fields: Any) -> tuple[DeploymentView, ApplicationStatus, dict[str
 def test_a_rise_is_shown_beside_its_version_and_as_an_event() -> None:
     found, status, drifts = detected()
     assert list(drifts) == ["svm:1"]
-    said = "loss of svm:1 for digits has risen from 0.040 to 0.310 (adwin, 57 losses ago)"
+    said = "loss of svm:1 for digits has risen from 0.040 to 0.310 (adwin by the hour of day, 57 losses ago)"
     assert said in [str(part) for part in application_parts("digits", status)]
     assert said in [one.text for one in found.events]
 
