@@ -29,12 +29,14 @@ class CandidateModel:
 class TrialModel:
     """One model version that an application tries beside its candidates, on a share of the queries in [0, 1].
 
-    A `shadow` is asked for the log only; a `canary` answers instead of the policy's choice.
+    A `shadow` is asked for the log only; a `canary` answers instead of the policy's choice, and is a shadow of
+    `shadow_share` besides.
     """
 
     candidate: CandidateModel
     stage: Literal["shadow", "canary"]
     share: float
+    shadow_share: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,8 @@ class Application:
             chosen = audited(chosen, self.audit_ratio)
         if not self.trials:
             return chosen
-        return with_trials(chosen, canaries=self._shares("canary"), shadows=self._shares("shadow"))
+        besides = {trial.candidate.ref: trial.shadow_share for trial in self.trials if trial.stage == "canary"}
+        return with_trials(chosen, canaries=self._shares("canary"), shadows=self._shares("shadow") | besides)
 
     def _shares(self, stage: str) -> dict[str, float]:
         return {trial.candidate.ref: trial.share for trial in self.trials if trial.stage == stage}

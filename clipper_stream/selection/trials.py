@@ -122,8 +122,8 @@ def with_trials(
 ) -> PolicyChoice:
     """Add trials to a choice, which has its audits already and is `NOBODY` without candidates.
 
-    Shares, in [0, 1], are of the queries that a canary answers (together 1 at most), or that ask a shadow besides.
-    Without trials the choice is returned as it is.
+    Shares, in [0, 1], are of the queries that a canary answers (together 1 at most), or that ask a shadow besides. A
+    canary may be a shadow too, of the queries that no canary answers. Without trials the choice is returned as it is.
 
     Raises:
         InvalidSetting: a share is out of its bounds, or canaries have more than all queries.
@@ -131,18 +131,20 @@ def with_trials(
     for ref, share in [*canaries.items(), *shadows.items()]:
         check_number(f"share of {ref}", share, most=1.0)
     serving = {ref: share for ref, share in canaries.items() if share >= _LEAST_SHARE}
-    asked = {ref: share for ref, share in shadows.items() if share >= _LEAST_SHARE and choice.decisions[0].models}
+    ends = (0.0, *accumulate(serving.values()))
+    room = {ref: min(share, 1.0 - ends[-1]) if ref in serving else share for ref, share in shadows.items()}
+    asked = {ref: share for ref, share in room.items() if share >= _LEAST_SHARE and choice.decisions[0].models}
     if not serving and not asked:
         return choice
-    ends = (0.0, *accumulate(serving.values()))
     if ends[-1] > 1.0 + _LEAST_SHARE:
         raise InvalidSetting(f"canaries answer {ends[-1]:g} of the queries together: let their shares sum to 1 at most")
     edges = sorted({end for end in (*ends, *(1.0 - share for share in asked.values())) if end <= 1.0 - _LEAST_SHARE})
     refs, treatments = (*serving, None), []
+    of_all = {ref: serving.get(ref, 0.0) + asked.get(ref, 0.0) for ref in (*serving, *asked)}
     for edge in edges:
         canary = refs[bisect_right(ends, edge) - 1]
-        besides = {ref: share for ref, share in asked.items() if edge >= 1.0 - share}
-        models = besides if canary is None else {canary: serving[canary], **besides}
+        besides = {ref: of_all[ref] for ref, share in asked.items() if edge >= 1.0 - share}
+        models = besides if canary is None else {canary: of_all[canary], **besides}
         served = 1.0 - ends[-1] if canary is None else serving[canary]
         treatments.append(Treatment(tuple(models), tuple(models.values()), canary, served))
     return ChoiceWithTrials(choice, tuple(treatments), tuple(edges[1:]))

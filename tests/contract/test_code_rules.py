@@ -42,11 +42,11 @@ def imports_of(statements):
 
 # --- names and sizes ------------------------------------------------------------------------------------------------
 BUDGETS = """
-clipper_topics 2675
-clipper_stream 355 batching 530 caching 200 client 1235 combining 185 drift 250 evaluation 3755 feedback 520 http 355
-               models 2805 query 2430 selection 1725 sequential_testing 1040
-clipper_agents 25 broker 665 cli 3355 control 1880 dead_letters 235 demo 585 examples 35 feedback 390 host 1265
-               kafka 2405 observability 1200 replay 2435 rollout 1690 router 4165 settings 665 status 2490
+clipper_topics 2704
+clipper_stream 355 batching 530 caching 200 client 1235 combining 185 drift 250 evaluation 3755 feedback 523 http 355
+               models 2805 query 2430 selection 1725 sequential_testing 1404
+clipper_agents 25 broker 665 cli 3368 control 1892 dead_letters 235 demo 585 examples 35 feedback 390 host 1265
+               kafka 2405 observability 1200 replay 2435 rollout 1695 router 4165 settings 665 status 2497
                streaming 2300 supervisor 1670
 clipper_gateway 3595 console 1700
 clipper_loadgen 1055

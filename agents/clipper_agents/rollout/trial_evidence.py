@@ -72,6 +72,7 @@ Opened: TypeAlias = OpenTrial | OpenCandidates
 class _Trial:
     spec: TrialSpec
     evidence: TrialEvidence
+    margins: tuple[float, float]
 
 
 class ApplicationEvidence:
@@ -91,7 +92,7 @@ class ApplicationEvidence:
     def follow(self, spec: ComparisonSpec) -> None:
         """Compare what a new revision says; what is compared as before keeps its evidence."""
         before, self.spec = self.spec, spec
-        self._trials = {one.trial.model: self._trial(one, spec.rule.margin) for one in spec.trials}
+        self._trials = {one.trial.model: self._trial(one) for one in spec.trials}
         if _candidates_of(before) != _candidates_of(spec):
             self._losses = self._candidates()
 
@@ -150,7 +151,7 @@ class ApplicationEvidence:
 
     def _judged(self, trial: _Trial, before: int | None) -> TrialVerdict:
         of = trial.spec.trial
-        rule = replace(self.spec.rule, attempt=trial.spec.attempt)
+        rule = replace(self.spec.rule, attempt=trial.spec.attempt, at_once=trial.spec.at_once)
         verdict = judge(rule, of.stage, of.share, trial.evidence, before)
         measured = not self.spec.learns_scale or trial.evidence.kind == "reward" or _labels(trial) >= SCALE_LABELS
         if measured or verdict.action in ("wait", "abort"):
@@ -169,55 +170,47 @@ class ApplicationEvidence:
         if revision < trial.spec.since or share is None:
             return None
         candidates = self.spec.candidates
-        if share.canary and share.others >= 1.0:
-            return None
         if share.canary and any(one != ref and one not in candidates for one in decision.served):
             return None
-        asked = ref in decision.propensities
-        if asked and abs(decision.propensities[ref] - share.share) > SAME_PROBABILITY:
+        asked, drawn = ref in decision.propensities, 1.0 - share.others - share.besides
+        if asked and abs(decision.propensities[ref] - share.share - share.besides) > SAME_PROBABILITY:
             self.mismatched += 1
             return None
-        if not asked and not (share.canary and _drawn(decision, share)):
+        canary = share.canary and not (asked and ref not in decision.served)
+        if canary and drawn <= 0.0:
+            return None
+        if not asked and not (canary and _drawn(decision, share)):
             trial.evidence.pass_over(second, share.share)
             return None
         models = compared_models(decision, candidates)
         return TrialDecision(
             second=second,
-            share=share.share / (1.0 - share.others) if share.canary else share.share,
+            share=min(1.0, share.share / drawn) if canary else share.share,
             asked=asked,
-            canary=share.canary,
-            answer_known=self.spec.lone or not share.canary,
+            canary=canary,
+            answer_known=self.spec.lone or not canary,
             scored=len(models) == 1 or not self.spec.lone,
             silent=ref in decision.unanswered,
             failed=ref in failed,
             models_silent=decision.unanswered.issuperset(models),
             apart=apart(decision, ref, models, self.spec.loss),
+            context=decision.context,
         )
 
     def _comparison(
         self, model: str, stage: str, feedbacks: int, losses: Capital, verdict: TrialVerdict | None = None
     ) -> Comparison:
-        numbers = {} if verdict is None else verdict.numbers
+        numbers: Mapping[str, Any] = {"lower": -1.0, "upper": 1.0} if verdict is None else verdict.numbers
         return Comparison(
             application=self.spec.application,
             model=model,
             stage=stage,
             feedbacks=feedbacks,
-            difference=numbers.get("difference"),
-            lower=numbers.get("lower", -1.0),
-            upper=numbers.get("upper", 1.0),
             loss=None if losses.mean is None or not feedbacks else min(1.0, max(0.0, losses.mean)),
             loss_lower=max(0.0, losses.lower(self.spec.rule.alpha)),
             loss_upper=min(1.0, losses.upper(self.spec.rule.alpha)),
-            scores=numbers.get("scores", 0),
-            waiting=numbers.get("waiting", 0),
-            since_s=numbers.get("since_s"),
-            upto_s=numbers.get("upto_s", 0),
             waits_for="" if verdict is None else _waits_for(verdict),
-            trial_loss=numbers.get("trial_loss"),
-            trial_feedbacks=numbers.get("trial_feedbacks", 0),
-            answer_loss=numbers.get("answer_loss"),
-            answer_feedbacks=numbers.get("answer_feedbacks", 0),
+            **{name: value for name, value in numbers.items() if name in Comparison.__struct_fields__},
         )
 
     def _decided(
@@ -242,13 +235,21 @@ class ApplicationEvidence:
     def _candidates(self) -> CandidateLosses:
         return CandidateLosses(self.spec.candidates, self._horizon_s, sampled=self.spec.sampled)
 
-    def _trial(self, spec: TrialSpec, margin: float) -> _Trial:
-        known = self._trials.get(spec.trial.model)
-        if known is None or known.spec.since != spec.since or known.evidence.whole.margin != margin:
-            return _Trial(spec, TrialEvidence(margin, self._horizon_s, sampled=self.spec.sampled))
+    def _trial(self, spec: TrialSpec) -> _Trial:
+        known, rule = self._trials.get(spec.trial.model), self.spec.rule
+        margins = rule.margin, rule.relative
+        if known is None or known.spec.since != spec.since or known.margins != margins:
+            evidence = TrialEvidence(
+                *(rule.margin, self._horizon_s),
+                sampled=self.spec.sampled,
+                relative=rule.relative,
+                plan=rule.plan,
+                answered_within_s=math.ceil(self._answered_within_ms / 1000),
+            )
+            return _Trial(spec, evidence, margins)
         if known.spec.step_since != spec.step_since:
             known.evidence.next_step()
-        return _Trial(spec, known.evidence)
+        return _Trial(spec, known.evidence, margins)
 
 
 def _labels(trial: _Trial) -> int:
@@ -281,11 +282,7 @@ def _candidates_of(spec: ComparisonSpec) -> tuple[object, ...]:
 def _waits_for(verdict: TrialVerdict) -> str:
     if verdict.action == "wait":
         return verdict.why
-    done = {
-        "step": f"stepped up to {verdict.share:.3%}" if verdict.share else "",
-        "promote": "promoted",
-        "abort": "aborted",
-    }
+    done = {"step": f"stepped up to {verdict.share or 0.0:.3%}", "promote": "promoted", "abort": "aborted"}
     return f"it is to be {done[verdict.action]}: {verdict.why}"
 
 
