@@ -29,12 +29,14 @@ class CandidateModel:
 class TrialModel:
     """One model version that an application tries beside its candidates, on a share of the queries in [0, 1].
 
-    A `shadow` is asked for the log only; a `canary` answers instead of the policy's choice.
+    A `shadow` is asked for the log only; a `canary` answers instead of the policy's choice, and is a shadow of
+    `shadow_share` besides.
     """
 
     candidate: CandidateModel
     stage: Literal["shadow", "canary"]
     share: float
+    shadow_share: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +103,10 @@ class Application:
             chosen = audited(chosen, self.audit_ratio)
         if not self.trials:
             return chosen
-        number_of = None
+        number_of, besides = None, {one.candidate.ref: one.shadow_share for one in self.trials if one.stage == "canary"}
         if self.draws_contexts and context is not None:
             number_of = partial(context_number, self.seed, self.name, context=context)
-        return with_trials(chosen, self._shares("canary"), self._shares("shadow"), number_of)
+        return with_trials(chosen, self._shares("canary"), self._shares("shadow") | besides, number_of)
 
     def _shares(self, stage: str) -> dict[str, float]:
         return {trial.candidate.ref: trial.share for trial in self.trials if trial.stage == stage}

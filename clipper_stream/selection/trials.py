@@ -139,7 +139,7 @@ def with_trials(
 ) -> PolicyChoice:
     """Add trials to a choice, which has its audits already and is `NOBODY` without candidates.
 
-    Without trials the choice is returned as it is.
+    A canary may be a shadow too, of the queries that no canary answers. Without trials the choice is returned as it is.
 
     Args:
         choice: Of the policy.
@@ -153,20 +153,22 @@ def with_trials(
     for ref, share in [*canaries.items(), *shadows.items()]:
         check_number(f"share of {ref}", share, most=1.0)
     serving = {ref: share for ref, share in canaries.items() if share >= _LEAST_SHARE}
-    asked = {ref: share for ref, share in shadows.items() if share >= _LEAST_SHARE and choice.decisions[0].models}
+    ends = (0.0, *accumulate(serving.values()))
+    room = {ref: min(share, 1.0 - ends[-1]) if ref in serving else share for ref, share in shadows.items()}
+    asked = {ref: share for ref, share in room.items() if share >= _LEAST_SHARE and choice.decisions[0].models}
     if not serving and not asked:
         return choice
-    ends = (0.0, *accumulate(serving.values()))
     if ends[-1] > 1.0 + _LEAST_SHARE:
         raise InvalidSetting(f"canaries answer {ends[-1]:g} of the queries together: let their shares sum to 1 at most")
     left, refs, treatments = 1.0 - ends[-1], (*serving, None), []
     if number_of is not None:
         ends, refs = (0.0,), (_canary_of(number_of, serving),)
     edges = sorted({end for end in (*ends, *(1.0 - share for share in asked.values())) if end <= 1.0 - _LEAST_SHARE})
+    of_all = {ref: serving.get(ref, 0.0) + asked.get(ref, 0.0) for ref in (*serving, *asked)}
     for edge in edges:
         canary = refs[bisect_right(ends, edge) - 1]
-        besides = {ref: share for ref, share in asked.items() if edge >= 1.0 - share}
-        models = besides if canary is None else {canary: serving[canary], **besides}
+        besides = {ref: of_all[ref] for ref, share in asked.items() if edge >= 1.0 - share}
+        models = besides if canary is None else {canary: of_all[canary], **besides}
         served = left if canary is None else serving[canary]
         treatments.append(Treatment(tuple(models), tuple(models.values()), canary, served))
     return ChoiceWithTrials(choice, tuple(treatments), tuple(edges[1:]))

@@ -145,7 +145,7 @@ class EvidenceFold:
             asked_ms = prediction.queried_at_ms or query.at_ms
             decision, failed = join(prediction, query.audit), failures(prediction, query.audit)
             revision = prediction.policy.version
-            query.opened = evidence.decide(revision, decision, failed, asked_ms, prediction.context)
+            query.opened = evidence.decide(revision, decision, failed, asked_ms)
 
     def _given_up(self, query: BufferedQuery) -> None:
         for opened in query.opened or ():

@@ -153,7 +153,7 @@ class ApplicationRegistry:
             spec=RowSpec.of(manifest.input),
             candidates=tuple(candidate for candidate in candidates if candidate is not None),
             trials=tuple(
-                TrialModel(candidate=candidate, stage=trial.stage, share=trial.share)
+                TrialModel(candidate=candidate, stage=trial.stage, share=trial.share, shadow_share=trial.shadow_share)
                 for candidate, trial in trials
                 if candidate is not None
             ),

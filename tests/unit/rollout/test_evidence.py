@@ -30,7 +30,7 @@ from clipper_stream.feedback.join import join
 from clipper_stream.selection.trials import context_number
 from clipper_topics import codec
 from clipper_topics.feedback import Feedback
-from clipper_topics.manifests import DriftRule, RolloutRule, Trial
+from clipper_topics.manifests import DriftRule, RolloutPlan, RolloutRule, Trial
 from clipper_topics.restore import RESTORE
 
 RULE = RolloutRule(margin=0.2, steps=[1.0], least=20)
@@ -215,8 +215,8 @@ def test_a_context_that_drew_once_counts_again_only_where_a_larger_share_has_dra
 
     def decide(revision, share, context, *, asked):
         served = answered("new:1", 1, propensity=share), answered("a:1", 1, served=not asked)
-        decision = join(decided("q", *served[not asked :], served_propensity=share if asked else 1.0 - share))
-        opened = found.decide(revision, decision, (), 1_000, context)
+        chosen = decided("q", *served[not asked :], served_propensity=share if asked else 1.0 - share, context=context)
+        opened = found.decide(revision, join(chosen), (), 1_000)
         return [round(one.opened.decision.share, 9) for one in opened if isinstance(one, OpenTrial)]
 
     numbers = {str(number): context_number(0, "digits", "new:1", str(number)) for number in range(1_000)}
@@ -231,6 +231,38 @@ def test_a_context_that_drew_once_counts_again_only_where_a_larger_share_has_dra
     assert max(drawn.below, drawn.above) < 2.0
     assert decide(2, 0.6, max(numbers, key=numbers.get), asked=True) == []
     assert found.mismatched == 1, "its number says that it sees the others"
+
+
+BOTH = Trial(model="new:1", stage="canary", share=0.2, shadow_share=0.3)
+
+
+@pytest.mark.parametrize("kind", ["label", "reward"])
+def test_a_canary_that_is_a_shadow_too_is_compared_by_pairs_where_labels_come_and_drawn_without(kind):
+    found = evidence_of(BOTH)
+    evidence = found._trials["new:1"].evidence
+    serves = answered("new:1", 1, propensity=0.5), answered("a:1", 0, served=False)
+    shadow = answered("a:1", 0), answered("new:1", 1, propensity=0.5, served=False)
+    for second, (asked, probability) in enumerate(((serves, 0.2), (shadow, 0.8), ((answered("a:1", 0),), 0.8))):
+        opened = found.decide(1, join(decided("q", *asked, served_propensity=probability)), (), second * 1000)
+        losses = QueryLosses(models={"new:1": 0.0, "a:1": 1.0}, chances={}, answer=1.0)
+        [one.learn(losses, kind) for one in opened if isinstance(one, OpenTrial)]
+    whole = evidence.whole.capital()
+    assert (whole.scores, found.mismatched) == (2, 0)
+    assert whole.totals[0] == pytest.approx(2.0 if kind == "label" else 2 * (2 / 7) * (5 / 7))
+    assert evidence.share.capital().scores == 2, "the canary was drawn of those that did not ask a shadow"
+
+
+def test_a_plan_ends_a_trial_in_the_log_as_it_ends_it_in_memory():
+    rule = RolloutRule(margin=0.05, steps=[1.0], least=20, plan=RolloutPlan(feedbacks=60))
+    fold = fold_of(control_of(with_trials(AUTOMATIC, rollout=rule)))
+    for number in range(60):
+        served, beside = (answered(ref, int(ref == "new:1")) for ref in ASKED[1])
+        for one in query(f"0-{number}", served, beside=[beside]):
+            fold.take(one, 1_000 * number)
+    assert [one.command for one in fold.decisions(["digits"], all_read=True)] == ["step"]
+    compared = fold.comparisons()[0]
+    assert (compared.finding, compared.paired) == ("better", True)
+    assert compared.lower <= compared.difference <= compared.upper < 0.0
 
 
 def test_a_canary_beside_one_that_answers_everything_has_no_evidence():

@@ -103,6 +103,19 @@ def test_shares_out_of_bounds_are_refused(shares):
         with_trials(ONE, *shares)
 
 
+def test_a_canary_that_is_a_shadow_too_is_asked_with_both_shares_and_never_twice():
+    choice = with_trials(ENSEMBLE, {"new:1": 0.25}, {"new:1": 0.5, "other:1": 0.1})
+    answers = ("a:1", "b:1")
+    assert [(one.models, one.served, one.propensities[2:], round(chance, 9)) for one, chance in outcomes(choice)] == [
+        ((*answers, "new:1"), ("new:1",), (0.75,), 0.25),
+        (answers, answers, (), 0.25),
+        ((*answers, "new:1"), answers, (0.75,), 0.4),
+        ((*answers, "new:1", "other:1"), answers, (0.75, 0.1), 0.1),
+    ]
+    capped = with_trials(ENSEMBLE, {"new:1": 0.7}, {"new:1": 0.5})
+    assert {one.propensities[2:] for one, _ in outcomes(capped)} == {(1.0,)}, "of what no canary answers"
+
+
 class Numbers:
     """A source whose numbers are all the same."""
 

@@ -9,7 +9,7 @@ from clipper_stream.sequential_testing.trial_evidence import TrialDecision, Tria
 
 
 def query(context, second, *, asked, **fields):
-    return TrialDecision(second=second, share=0.25, asked=asked, canary=True, context=context, **fields)
+    return TrialDecision(second=second, share=0.25, asked=asked, canary=True, context_drawn=context, **fields)
 
 
 def begun(kind="reward", **fields):
@@ -65,7 +65,7 @@ def test_in_whichever_order_queries_and_feedback_come_a_context_counts_by_its_me
         learn(evidence, kind, *opened[place])
     evidence.decide(query(99.0, 120, asked=True, scored=False))
     for context in range(40):
-        own = [(one, pair) for one, pair in opened if one.decision.context == context]
+        own = [(one, pair) for one, pair in opened if one.decision.context_drawn == context]
         for score in by_formula(kind, context < 15, own[0][0].recent, [pair for _, pair in own]):
             known.add(0, score)
     found, expected = evidence.whole.capital(120), known.capital()
@@ -88,3 +88,19 @@ def test_contexts_without_end_do_not_fill_the_memory(monkeypatch):
     opened = [evidence.decide(query(float(number), 0, asked=True)) for number in (*range(5), 0)]
     assert [one is None for one in opened] == [False, False, False, True, True, False]
     assert evidence.share.capital().scores == 3
+
+
+@pytest.mark.parametrize("heard", [0.5, 1.0])
+def test_whether_feedback_follows_who_answered_is_told_by_contexts(heard):
+    """Each context asks ten queries; of those that the trial answers so many in ten are heard, of the others all."""
+    rng, evidence = np.random.default_rng(5), TrialEvidence(0.02, 60.0, sampled=True, window_s=60.0)
+    evidence.began = 0
+    for second in range(2_000):
+        asked = bool(rng.random() < 0.25)
+        opened = [evidence.decide(query(second, second, asked=asked)) for _ in range(10)]
+        for one in opened[: round(10 * heard) if asked else 10]:
+            evidence.learn(one, "reward", *((0.5, None) if asked else (None, 0.5)))
+    found = evidence.heard_so_far
+    expected = 0.25 * 0.75 * (heard - 1.0) / (0.25 * heard + 0.75)
+    assert found.mean == pytest.approx(expected, abs=4 * 0.433 / 1_880**0.5)
+    assert (max(found.below, found.above) > 5.0) == (heard < 1.0)
