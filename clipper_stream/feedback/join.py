@@ -43,6 +43,7 @@ def join(prediction: Prediction, audit: Audit | None = None) -> LoggedDecision:
         low_confidence=prediction.reason == LOW_CONFIDENCE,
         several_rows=several_rows,
         features=tuple(prediction.features),
+        context=prediction.context,
     )
 
 

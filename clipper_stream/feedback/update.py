@@ -92,6 +92,7 @@ class LoggedDecision:
         low_confidence: Whether the default was given because the models agreed too little: that is an answer.
         several_rows: Whether the query has a list of rows.
         features: Of the query, as they were logged; empty for a query without.
+        context: Of the query; None: it has none.
 
     >>> one = LoggedDecision(outputs={"a:1": 3}, propensities={"a:1": 0.5}, served=("a:1",), answer=3)
     >>> score(one, Label(4), "zero_one").losses
@@ -109,6 +110,7 @@ class LoggedDecision:
     low_confidence: bool = False
     several_rows: bool = False
     features: tuple[float, ...] = ()
+    context: str | None = None
 
     @property
     def lone(self) -> str | None:

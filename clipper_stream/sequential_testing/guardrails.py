@@ -72,7 +72,10 @@ def within_guardrails(rule: TrialRule, verdict: TrialVerdict, guardrails: Sequen
     """The verdict about the losses of a trial, by a rule with so many guardrails, held against these."""
     found = {one.name: one.figures(rule) for one in guardrails}
     if found:
-        verdict = replace(verdict, numbers={**verdict.numbers, "guardrails": [*found.values()]})
+        states, finding = {one["state"] for one in found.values()}, verdict.numbers["finding"]
+        if finding != "worse" and states != {"within"}:
+            finding = "worse" if "outside" in states else "undecided"
+        verdict = replace(verdict, numbers={**verdict.numbers, "finding": finding, "guardrails": [*found.values()]})
     outside = [one for one in guardrails if verdict.action != "abort" and found[one.name]["state"] == "outside"]
     for one in outside or [one for one in guardrails if one.holds_up(rule, verdict.action)]:
         known = KNOWN if one.whole.scores else "no score yet"

@@ -14,7 +14,6 @@ from starlette.types import Receive
 
 from clipper_agents.settings.error_messages import explained
 from clipper_agents.status.build import ENDED
-from clipper_agents.status.model import Verdict
 from clipper_gateway.callers import Caller
 from clipper_gateway.calls import Calls, PredictBody
 from clipper_gateway.errors import Refusal
@@ -22,6 +21,7 @@ from clipper_gateway.inference import own_id
 from clipper_gateway.rest import HttpCall, json_response
 from clipper_stream.errors import shown
 from clipper_stream.http.query_status import FeedbackReport, QueryStatus
+from clipper_stream.sequential_testing.rollout_rule import Finding
 from clipper_topics.feedback import Feedback
 from clipper_topics.manifests import ModelManifest
 from clipper_topics.query import ID_CHARACTERS
@@ -31,7 +31,7 @@ MOST_FEEDBACK = 1_000
 MOST_WAIT_S = 60.0
 """Of a request for an answer: proxies end connections that are silent for longer."""
 LOOK_AGAIN_S = 0.5
-VERDICTS = {*(one.replace(" ", "_") for one in get_args(Verdict)), *ENDED.values()}
+VERDICTS = {*(one.replace(" ", "_") for one in get_args(Finding)), *ENDED.values()}
 READ_AGAIN_BYTES = 65_536
 SMALL_BODY_BYTES, MOST_DECODING_US = 2_048, 40_000
 """Of JSON: what is decoded unseen, and how long anything else may take, in which nobody else is served. Kafka takes a

@@ -8,13 +8,14 @@ Rules of this file:
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from clipper_agents.rollout.comparison_spec import ComparisonSpec
 from clipper_agents.rollout.query_losses import QueryLosses, compared_models
 from clipper_stream.feedback.update import LoggedDecision
 from clipper_stream.sequential_testing.guardrails import GuardrailEvidence
-from clipper_stream.sequential_testing.rollout_rule import not_as_logged
+from clipper_stream.sequential_testing.rollout_rule import TrialRule, not_as_logged, not_believed, numbers_of
 from clipper_stream.sequential_testing.score_sums import MOST_AT_BOUND
 from clipper_stream.sequential_testing.trial_evidence import Kind, Misses, OpenDecision, TrialDecision, TrialEvidence
 from clipper_topics.manifests import MEASURED, Guardrail
@@ -53,10 +54,9 @@ class TrialGuardrails:
 
     def __init__(self, ref: str, spec: ComparisonSpec, horizon_s: float) -> None:
         self._ref, self._spec, self._horizon_s = ref, spec, horizon_s
-        self._evidence = [
-            (one, TrialEvidence((one.margin or P99) / abs(self._unit(one)), horizon_s, sampled=spec.sampled))
-            for one in spec.guardrails
-        ]
+        window_s = spec.context_window_s or 0.0
+        evidence = partial(TrialEvidence, horizon_s=horizon_s, sampled=spec.sampled, window_s=window_s)
+        self._evidence = [(one, evidence(margin=(one.margin or P99) / abs(self._unit(one)))) for one in spec.guardrails]
 
     def next_step(self) -> None:
         for _, evidence in self._evidence:
@@ -125,4 +125,6 @@ def _unusable(evidence: TrialEvidence, before: int | None) -> str:
     known, beyond = (sum(side[at] for side in evidence.at_bound.values()) for at in (0, 1))
     if beyond > MOST_AT_BOUND * known:
         return f"{beyond / known:.1%} of its values are beyond its range: declare a wider one"
-    return not_as_logged(evidence, before) or ""
+    rule, whole = TrialRule(margin=evidence.whole.margin), evidence.whole.capital(before)
+    numbers = numbers_of(rule, evidence, whole)
+    return not_as_logged(evidence, before) or not_believed(rule, whole, evidence, numbers) or ""

@@ -18,6 +18,7 @@ from clipper_agents.rollout.decisions import RolloutDecision
 from clipper_agents.rollout.guardrails import Asked, OpenMetric, TrialGuardrails
 from clipper_agents.rollout.query_losses import QueryLosses, apart, compared_models
 from clipper_stream.feedback.update import LoggedDecision
+from clipper_stream.selection.trials import context_number
 from clipper_stream.sequential_testing.guardrails import within_guardrails
 from clipper_stream.sequential_testing.keep_best import CandidateLosses, OpenComparison
 from clipper_stream.sequential_testing.rollout_rule import TrialVerdict, judge
@@ -80,7 +81,8 @@ class ApplicationEvidence:
     """What the log says about the versions of one application that `spec` compares now.
 
     Attributes:
-        mismatched: Decisions whose logged probability of asking a trial is not its share.
+        mismatched: Decisions whose logged probability of asking a trial is not its share, or whose context drew another
+            version.
     """
 
     def __init__(self, spec: ComparisonSpec, horizon_s: float) -> None:
@@ -106,6 +108,8 @@ class ApplicationEvidence:
             found.append(OpenCandidates(self._losses, compared))
         for ref, trial in self._trials.items():
             seen = self._seen(trial, revision, decision, asked, asked_ms // 1000)
+            if seen is not None and decision.context is not None and self.spec.context_window_s is not None:
+                seen = self._drawn_once(seen, ref, trial.spec.shares[revision], decision.context)
             if seen is not None:
                 of_step = revision >= trial.spec.step_since
                 opened = trial.evidence.decide(seen, of_step=of_step)
@@ -156,7 +160,7 @@ class ApplicationEvidence:
 
     def _judged(self, trial: _Trial, before: int | None) -> TrialVerdict:
         of = trial.spec.trial
-        rule = replace(self.spec.rule, attempt=trial.spec.attempt)
+        rule = replace(self.spec.rule, attempt=trial.spec.attempt, at_once=trial.spec.at_once)
         verdict = judge(rule, of.stage, of.share, trial.evidence, before)
         measured = not self.spec.learns_scale or trial.evidence.kind == "reward" or _labels(trial) >= SCALE_LABELS
         if not (measured or verdict.action in ("wait", "abort")):
@@ -175,34 +179,52 @@ class ApplicationEvidence:
         if revision < trial.spec.since or share is None:
             return None
         candidates = self.spec.candidates
-        if share.canary and share.others >= 1.0:
-            return None
         if share.canary and any(one != ref and one not in candidates for one in decision.served):
             return None
-        is_asked = ref in decision.propensities
-        if is_asked and abs(decision.propensities[ref] - share.share) > SAME_PROBABILITY:
+        is_asked, drawn = ref in decision.propensities, 1.0 - share.others - share.besides
+        if is_asked and abs(decision.propensities[ref] - share.share - share.besides) > SAME_PROBABILITY:
             self.mismatched += 1
             return None
-        if not is_asked and not (share.canary and _drawn(decision, share)):
+        canary = share.canary and not (is_asked and ref not in decision.served)
+        if canary and drawn <= 0.0:
+            return None
+        if not is_asked and not (canary and _drawn(decision, share)):
             trial.evidence.pass_over(second, share.share)
             return None
         models = compared_models(decision, candidates)
         return TrialDecision(
             second=second,
-            share=share.share / (1.0 - share.others) if share.canary else share.share,
+            share=share.probability(redrawn=False),
             asked=is_asked,
-            canary=share.canary,
-            answer_known=self.spec.lone or not share.canary,
+            canary=canary,
+            answer_known=self.spec.lone or not canary,
             scored=len(models) == 1 or not self.spec.lone,
             silent=ref in decision.unanswered,
             failed=getattr(asked.get(ref), "reason", None) == "error",
             models_silent=decision.unanswered.issuperset(models),
             apart=apart(decision, ref, models, self.spec.loss),
+            context=decision.context or "",
         )
+
+    def _drawn_once(self, seen: TrialDecision, ref: str, share: TrialShare, context: str) -> TrialDecision | None:
+        """The same decision, which the context has drawn; None where it drew another.
+
+        One that had the trial at an earlier share drew nothing at this one, and scores nothing.
+        """
+        number = context_number(share.seed, self.spec.application, ref, context)
+        if not seen.canary:
+            return replace(seen, context_drawn=number)
+        if seen.asked != (number < share.part):
+            self.mismatched += 1
+            return None
+        if not share.before <= number or share.part <= share.before:
+            return replace(seen, canary=False, scored=False)
+        return replace(seen, context_drawn=share.part + number, share=share.probability(redrawn=True))
 
     def _comparison(
         self, model: str, stage: str, feedbacks: int, losses: Capital, verdict: TrialVerdict | None = None
     ) -> Comparison:
+        numbers = {"lower": -1.0, "upper": 1.0} if verdict is None else verdict.numbers
         about = {
             "application": self.spec.application,
             "model": model,
@@ -213,15 +235,22 @@ class ApplicationEvidence:
             "loss_upper": min(1.0, losses.upper(self.spec.rule.alpha)),
             "waits_for": "" if verdict is None else _waits_for(verdict),
         }
-        numbers = verdict.numbers if verdict else {}
-        return msgspec.convert({"lower": -1.0, "upper": 1.0, **numbers, **about}, Comparison)
+        return msgspec.convert({**numbers, **about}, Comparison)
 
     def _candidates(self) -> CandidateLosses:
         return CandidateLosses(self.spec.candidates, self._horizon_s, sampled=self.spec.sampled)
 
     def _trial(self, spec: TrialSpec, known: _Trial | None) -> _Trial:
         if known is None or known.spec.since != spec.since:
-            evidence = TrialEvidence(self.spec.rule.margin, self._horizon_s, sampled=self.spec.sampled)
+            rule = self.spec.rule
+            evidence = TrialEvidence(
+                *(rule.margin, self._horizon_s),
+                sampled=self.spec.sampled,
+                relative=rule.relative,
+                plan=rule.plan,
+                window_s=self.spec.context_window_s or 0.0,
+                answered_within_s=math.ceil(self._answered_within_ms / 1000),
+            )
             return _Trial(spec, evidence, TrialGuardrails(spec.trial.model, self.spec, self._horizon_s))
         if known.spec.step_since != spec.step_since:
             known.evidence.next_step()
@@ -258,11 +287,7 @@ def _candidates_of(spec: ComparisonSpec) -> tuple[object, ...]:
 def _waits_for(verdict: TrialVerdict) -> str:
     if verdict.action == "wait":
         return verdict.why
-    done = {
-        "step": f"stepped up to {verdict.share:.3%}" if verdict.share else "",
-        "promote": "promoted",
-        "abort": "aborted",
-    }
+    done = {"step": f"stepped up to {verdict.share or 0.0:.3%}", "promote": "promoted", "abort": "aborted"}
     return f"it is to be {done[verdict.action]}: {verdict.why}"
 
 

@@ -23,7 +23,6 @@ from clipper_agents.status.model import (
     ModelStatus,
     Stage,
     Status,
-    Verdict,
     VersionStatus,
 )
 from clipper_agents.status.processes import ServedMetrics
@@ -37,10 +36,11 @@ from clipper_agents.status.traffic_window import (
 from clipper_stream.errors import SetupError
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
+from clipper_stream.sequential_testing.planned_test import TrialPlan, outlook
 from clipper_topics.comparison import Comparison
 from clipper_topics.drift import DriftEvent
 from clipper_topics.host_report import HostReport
-from clipper_topics.manifests import ApplicationManifest, ModelManifest, RolloutRule, Trial
+from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
 
 Z = 1.959963984540054
 """Quantile of the normal distribution for 95 %."""
@@ -209,9 +209,30 @@ class StatusBuilder:
                 cache_hit_ratio=counted["cached", ref] / answered if answered else None,
                 drift=None if stage == "retired" else self._drift(manifest.name, ref),
                 since_s=None if trial is None or ref not in changed_ms else changed_ms[ref] / 1000,
-                verdict=None if trial is None else _verdict(manifest.scaled_rollout, compared),
+                verdict=None if trial is None else _finding(compared),
                 waits_for="" if trial is None else _waits_for(trial, compared),
+                plan="" if trial is None else self._plan(manifest, trial, compared, counts),
             )
+
+    def _plan(
+        self, manifest: ApplicationManifest, trial: Trial, compared: Comparison | None, counts: TrafficCounts
+    ) -> str:
+        """How long a planned trial takes, by what it has shown, or else by what the live models lose."""
+        rule, share = manifest.scaled_rollout, trial.share
+        if rule.plan is None:
+            return ""
+        if compared is not None and compared.standard_error and compared.scores:
+            variance, drawn = compared.standard_error**2 * compared.scores, not compared.paired
+            if manifest.assign == "context" and compared.trial_feedbacks:  # a score is the mean of a context's losses
+                variance *= compared.feedbacks / compared.trial_feedbacks
+        else:
+            state, drawn = self.facts.state(manifest.name), trial.stage == "canary"
+            losses = [one.mean for ref in manifest.models if (one := self._loss(None, state.of(ref)))]
+            mean = sum(losses) / len(losses) if losses else 0.5
+            variance = mean * (1.0 - mean) / (share * (1.0 - share) if drawn and 0.0 < share < 1.0 else 1.0)
+        per_s = counts.amounts["feedback",] / max(1, counts.seconds) * (1.0 if drawn else share + trial.shadow_share)
+        plan, margin = TrialPlan(**msgspec.structs.asdict(rule.plan)), 0.0 if rule.relative_margin else rule.margin
+        return outlook(plan, (1.0 - rule.confidence) / 2, margin, per_s, variance, share if drawn else None)
 
     def _retired(self, manifest: ApplicationManifest) -> list[str]:
         since_ms = 1000 * (self.now_s - RETIRED_SHOWN_S)
@@ -240,26 +261,15 @@ class StatusBuilder:
 def trial_verdict(facts: DeploymentView, name: str, ref: str, now_s: float) -> dict[str, Any]:
     """How the trial of a version for an application stands, or ended; empty where there was none."""
     manifest = facts.declared.manifests.applications[name]
-    rule, compared = manifest.scaled_rollout, facts.fresh_comparison((name, ref), now_s)
     for trial in [one for one in manifest.trials if one.model == ref]:
-        said = {"verdict": _verdict(rule, compared).replace(" ", "_"), "why": _waits_for(trial, compared)}
-        return said | {"stage": trial.stage, "share": trial.share, "margin": rule.margin, "evidence": compared}
+        compared = facts.fresh_comparison((name, ref), now_s)
+        finding, why = _finding(compared).replace(" ", "_"), _waits_for(trial, compared)
+        return {"verdict": finding, "why": why, "stage": trial.stage, "share": trial.share, "evidence": compared}
     for change in facts.changes_of(name):
         if change.model == ref and (verdict := ENDED.get(change.command, "")):
             has_left = verdict == "promoted" and ref not in manifest.models
             return {"verdict": "retired" if has_left else verdict, "why": change.why, "numbers": change.numbers}
     return {}
-
-
-def _verdict(rule: RolloutRule, compared: Comparison | None) -> Verdict:
-    if compared is None:
-        return "undecided"
-    guardrails = {one.state for one in compared.guardrails}
-    if compared.lower > rule.margin or "outside" in guardrails:
-        return "worse"
-    if compared.upper >= rule.margin or compared.feedbacks < rule.least or guardrails - {"within"}:
-        return "undecided"
-    return "better" if compared.upper < 0 else "not worse"
 
 
 def weights_of(manifest: ApplicationManifest | None, state: SelectionState, refs: Sequence[str]) -> dict[str, float]:
@@ -270,6 +280,10 @@ def weights_of(manifest: ApplicationManifest | None, state: SelectionState, refs
         return make_policy(manifest.policy.name, manifest.policy.parameters).weights(state, refs)
     except (SetupError, TypeError):  # routers refuse such a manifest too, and say so
         return {}
+
+
+def _finding(compared: Comparison | None) -> str:
+    return "undecided" if compared is None else compared.finding
 
 
 def _waits_for(trial: Trial, compared: Comparison | None) -> str:

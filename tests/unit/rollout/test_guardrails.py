@@ -20,9 +20,9 @@ def of(metric):
     return Guardrail(name=metric, metric=metric, margin=0.05)
 
 
-def folded(guardrail, *queries, trial=SHADOW, costs=(0.01, 0.01)):
+def folded(guardrail, *queries, trial=SHADOW, costs=(0.01, 0.01), **sampled):
     """The fold over queries, a second each: what the trial and the models did, and the feedback about it."""
-    rule = RolloutRule(margin=1.0, guardrails=[guardrail])
+    rule = RolloutRule(margin=1.0, guardrails=[guardrail], **sampled)
     control = control_of(with_trials(trial, rollout=rule), published=["a:1", "new:1"])
     for ref, cost in zip(("a:1", "new:1"), costs, strict=True):
         control.manifests.models[ref] = msgspec.structs.replace(control.manifests.models[ref], cost=cost)
@@ -121,6 +121,18 @@ def test_a_metric_of_feedback_is_compared_by_who_was_drawn(new, found):
     assert seen.bound == pytest.approx(-5.0)
     assert seen.lower < seen.estimate < seen.upper
     assert ("abort" in state(fold)[1]) == (found[0] == "outside")
+
+
+@pytest.mark.parametrize(("new", "told", "state"), [(0.5, 0.3, "undecided"), (0.2, 1.0, "outside")])
+def test_a_sample_is_not_believed_where_who_answered_says_which_metrics_are_told(new, told, state):
+    """Of the trial's good ones a part is told. A declared sample is looked at without the last hour."""
+    worth = {"new:1": lambda draw: 50.0 * (draw.random() < new), "a:1": lambda draw: 50.0 * (draw.random() < 0.5)}
+    draw, queries = random.Random(5), list(drawn(7_000, worth))
+    for at, (one, beside, metrics, *about) in enumerate(queries):
+        is_told = one.model != "new" or not metrics["revenue"] or draw.random() < told
+        queries[at] = one, beside, metrics if is_told else None, *about
+    found = report(folded(REVENUE, *queries, trial=CANARY, sampled_feedback=True))
+    assert (found.state, found.estimate < -5.0) == (state, True), "what was heard alone has it outside"
 
 
 def test_values_beyond_the_range_or_of_other_names_decide_nothing():

@@ -41,11 +41,15 @@ EXCEEDS = guardrail("odd", *[0.2] * 20)
     ],
 )
 def test_a_guardrail_aborts_what_is_outside_and_holds_up_what_is_not_within(action, guardrails, becomes, said):
-    verdict = TrialVerdict(action=action, why="its loss", share=0.5 if action == "step" else None)
+    said_of_loss = {"abort": "worse", "wait": "undecided"}.get(action, "better")
+    share = 0.5 if action == "step" else None
+    verdict = TrialVerdict(action=action, why="its loss", share=share, numbers={"finding": said_of_loss})
     found = within_guardrails(RULE, verdict, guardrails)
     assert found.action == becomes
     assert said in found.why
     assert (found.share is None) == (becomes != "step")
+    sure = {"abort": "worse"}.get(becomes, "better" if guardrails in ([], [WITHIN]) else "undecided")
+    assert found.numbers["finding"] == sure
     assert [one["name"] for one in found.numbers.get("guardrails", ())] == [one.name for one in guardrails]
 
 
@@ -66,9 +70,10 @@ def test_what_was_fine_for_long_and_is_outside_at_this_step_is_not_saved_by_its_
     figures = found.figures(RULE)
     assert (figures["state"], figures["estimate"]) == ("outside", pytest.approx(0.9))
     assert 0.1 < figures["lower"] < 0.9
-    assert within_guardrails(RULE, TrialVerdict(action="wait", why=""), [found]).action == "abort"
+    wait, promote = (TrialVerdict(action=one, why="", numbers={"finding": "better"}) for one in ("wait", "promote"))
+    assert within_guardrails(RULE, wait, [found]).action == "abort"
     odd = GuardrailEvidence(name="p99", whole=saved.whole, step=EXCEEDS.step)
-    assert within_guardrails(RULE, TrialVerdict(action="promote", why=""), [odd]).action == "wait"
+    assert within_guardrails(RULE, promote, [odd]).action == "wait"
 
 
 @pytest.mark.parametrize(("unit", "sign"), [(50.0, 1), (-50.0, -1)])
