@@ -80,8 +80,8 @@ class TrialReport(msgspec.Struct, kw_only=True, omit_defaults=True):
     model: str
     """The version, `name:version`."""
     verdict: Annotated[str, Meta(extra_json_schema={"examples": sorted(VERDICTS)})]
-    """Of a trial: `better`, `not_worse`, `no_difference_that_matters`, `worse` (also by a guardrail), `undecided`; of one
-    that has ended: `promoted`, `aborted` or `retired`. A reader must expect new ones."""
+    """Of a trial: `better`, `not_worse`, `no_difference_that_matters`, `worse` (also by a guardrail) or `undecided`; of
+    one that has ended: `promoted`, `aborted` or `retired`. A reader must expect new ones."""
     why: str
     """What it waits for, what is to be done, or why it ended so."""
     stage: str | None = None

@@ -172,7 +172,7 @@ async def test_a_trial_leads_with_the_verdict_of_the_stewards_comparison(site):
 
 async def test_a_trial_shows_its_guardrails(site):
     found = GuardrailReport(name="p99", state="outside", bound=0.01, estimate=0.2, lower=0.1, upper=0.5)
-    record = codec.comparisons.encode(compared("rf:2", guardrails=[found]))
+    record = codec.comparisons.encode(compared("rf:2", finding="worse", guardrails=[found]))
     site.view.facts.comparison(b"digits/rf:2", record, at_s=NOW_S)
     shown = " ".join(html(await site.page(TRIAL)).split())
     parts = ('<p class="word worse">Worse</p>', "guardrail p99", "outside: in [0.1, 0.5], bound 0.01")
