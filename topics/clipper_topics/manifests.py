@@ -169,8 +169,7 @@ class Guardrail(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown
 
     def __post_init__(self) -> None:
         place, takes = f"guardrail {self.name!r} on {self.metric}", MEASURED.get(self.metric, {"margin", "range"})
-        fields = {"bound_ms": self.bound_ms, "margin": self.margin, "range": self.range}
-        given = {name for name, value in fields.items() if value is not None}
+        given = {name for name in ("bound_ms", "margin", "range") if getattr(self, name) is not None}
         if self.better == "higher" and self.range is None:
             given.add("better")
         if given != takes:

@@ -96,6 +96,7 @@ class ComparisonSpec:
         keep_best: How many candidates to keep; None: all.
         begins_ms: When the oldest of these comparisons began, milliseconds since the epoch.
         context_window_s: Seconds of a context's mean loss, where contexts are drawn; None: each query draws.
+        costs: Of a query of each version, where a guardrail counts them; None: its manifest does not say.
     """
 
     application: str

@@ -66,15 +66,16 @@ class TrialGuardrails:
         self, seen: TrialDecision, decision: LoggedDecision, asked: Asked, *, of_step: bool
     ) -> Iterator[OpenMetric]:
         """Take in a decision; what waits for its feedback."""
-        drawn = replace(seen, answer_known=False, scored=True, silent=False, models_silent=False)
         for one, evidence in self._evidence:
             if one.metric in MEASURED:
                 if seen.asked and (value := self._compared(one, decision, asked)) is not None:
                     for sums in (evidence.whole, *[evidence.step] * of_step):
                         sums.add_query(seen.second, value)
                         sums.settle(seen.second - self._horizon_s)
-            elif seen.canary and (opened := evidence.decide(drawn, of_step=of_step)) is not None:
-                yield OpenMetric(one, evidence, opened)
+            elif seen.canary:
+                drawn = replace(seen, answer_known=False, scored=True, silent=False, models_silent=False)
+                if (opened := evidence.decide(drawn, of_step=of_step)) is not None:
+                    yield OpenMetric(one, evidence, opened)
 
     def found(self, before: int | None) -> list[GuardrailEvidence]:
         """What is known of each, without the seconds from `before` on."""
