@@ -23,7 +23,7 @@ from clipper_agents.rollout.comparison_spec import TrialShare
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
 from clipper_stream.sequential_testing import planned_test
-from clipper_stream.sequential_testing.planned_test import DAY_S, LOOKS, RARE, boundaries
+from clipper_stream.sequential_testing.planned_test import DAY_S, LOOKS, RARE, boundaries, skewed
 from clipper_stream.sequential_testing.rollout_rule import TrialRule, judge
 from clipper_stream.sequential_testing.score_sums import BETS, WAITING_COSTS
 from clipper_stream.sequential_testing.trial_evidence import (
@@ -381,11 +381,11 @@ def planned(scenario: Scenario, seed: int, rule: TrialRule) -> End:
     fractions, sums = tuple(one.fraction for one in looks), [one.sums for one in looks]
     variances = np.maximum.accumulate([one.squares + RARE * one.largest**2 for one in sums])
     below, above = (_quickly(alpha, fractions, tuple(variances)) for alpha in (rule.alpha, rule.alpha / 2))
-    for one, least, most in zip(sums, below, above, strict=True):
+    for one, variance, least, most in zip(sums, variances, below, above, strict=True):
         action = "wait"
-        if rule.limit * one.weight - one.high >= least:
+        if rule.limit * one.weight - one.high >= least + max(0.0, skewed(least, variance, one.cubes)):
             action = "promote"
-        elif one.low >= most:
+        elif one.low >= most + max(0.0, -skewed(most, variance, one.cubes)):
             action = "abort"
         if action != "wait":
             count = int(np.searchsorted(feedbacks, one.number, side="right"))
@@ -432,14 +432,18 @@ def _sums_at(scenario: Scenario, scores: Scores, at: int) -> SimpleNamespace | N
     upto = len(balance) - int(np.argmax(np.append(balance[::-1], 0.0)))
     kept &= second < upto
     if not kept.any():
-        return SimpleNamespace(weight=0.0, low=0.0, high=0.0, squares=0.0, difference=0.0, number=at, largest=1.0)
+        return SimpleNamespace(
+            weight=0.0, low=0.0, high=0.0, squares=0.0, cubes=0.0, difference=0.0, number=at, largest=1.0
+        )
     weight = scores.weight[asked][kept]
     low, high = (np.where(known, scores.known[asked], one[asked])[kept] for one in (scores.low, scores.high))
+    farther = np.where(-low > high, low, high)
     return SimpleNamespace(
         weight=weight.sum(),
         low=low.sum(),
         high=high.sum(),
-        squares=np.maximum(low * low, high * high).sum(),
+        squares=(farther**2).sum(),
+        cubes=(farther**3).sum(),
         difference=np.average(scores.difference[asked][kept], weights=weight),
         number=at,
         largest=scores.largest[asked][-1],
