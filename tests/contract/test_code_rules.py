@@ -42,7 +42,7 @@ def imports_of(statements):
 
 # --- names and sizes ------------------------------------------------------------------------------------------------
 BUDGETS = """
-clipper_topics 2785
+clipper_topics 2790
 clipper_stream 355 batching 495 caching 180 client 1210 combining 180 drift 250 evaluation 3690 feedback 500 http 335
                models 2745 query 2420 selection 1745 sequential_testing 1715
 clipper_agents 55 broker 650 cli 3340 control 1870 dead_letters 230 demo 605 examples 35 feedback 385 host 1260

@@ -47,7 +47,8 @@ class Comparison(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     paired: bool = False
     """Whether labels say of each query how good both versions are; else those that each answered are compared."""
     finding: str = "undecided"
-    """What the rule says of a trial for sure: `better`, `not worse`, `no difference that matters`, `worse`."""
+    """What the rule says of a trial for sure: `better`, `not worse`, `no difference that matters`, each with all
+    guardrails within, or `worse`, by its losses or by a guardrail."""
     lower: float
     """Lower end of the interval of the difference, of all `scores`, with or without feedback; -1: nothing is known."""
     upper: float
