@@ -32,10 +32,7 @@ SILENT_AFTER_S = 5.0
 
 
 async def run_until_one_ends(*works: Awaitable[Any]) -> None:
-    """Run these together until one ends, by an error or not; then the others are cancelled, and waited for.
-
-    A task group, which does the same, swallows a cancellation from outside while it ends by an error.
-    """
+    """Run these until one ends, then end all; a task group would swallow a cancellation from outside meanwhile."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
