@@ -67,7 +67,7 @@ def main() -> None:
                 options.page,
                 "Trials with a plan",
                 " --planned",
-                f"{options.seeds:,} seeds a row, {AT_THE_MARGIN} times as many at +0.02, a fifth where contexts are drawn.",
+                f"{options.seeds:,} seeds a row, {AT_THE_MARGIN} times as many at +0.02; a fifth where contexts draw.",
                 __doc__,
                 lines,
             )
