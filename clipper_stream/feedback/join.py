@@ -49,6 +49,11 @@ def join(prediction: Prediction, audit: Audit | None = None) -> LoggedDecision:
         low_confidence=prediction.reason == LOW_CONFIDENCE,
         several_rows=several_rows,
         features=tuple(prediction.features),
+        confidences={
+            ref: model.confidence
+            for ref, model in asked.items()
+            if isinstance(model, ModelAnswer) and model.confidence is not None
+        },
     )
 
 

@@ -23,6 +23,10 @@ _FLOAT_BYTES = 8
 """numpy floats wider than this have no plain Python value."""
 
 
+SCORED = {"label", "confidence"}
+"""The keys of an output that is a label with the model's confidence in it."""
+
+
 class NotPlain(ValueError):
     """An output that cannot be written down; the message is the explanation of the failed row."""
 
@@ -49,6 +53,18 @@ def plain_outputs(outputs: Sequence[Any] | NDArray[Any]) -> tuple[list[Any], dic
             plain.append(None)
             failed[row] = str(error)
     return plain, failed
+
+
+def split_confidence(output: Any) -> tuple[Any, float | None]:
+    """The label of an output, and its confidence where the output is an object of just these two.
+
+    >>> split_confidence({"label": "cat", "confidence": 0.75}), split_confidence("cat")
+    (('cat', 0.75), ('cat', None))
+    """
+    if not isinstance(output, dict) or output.keys() != SCORED:
+        return output, None
+    said = output["confidence"]
+    return output["label"], said if isinstance(said, int | float) and 0.0 <= said <= 1.0 else None
 
 
 def _is_clean(outputs: NDArray[Any]) -> bool:

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from clipper_stream.models.row_spec import RowSpec
+from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.distribution import ActionDistribution, audited
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState
@@ -92,6 +93,9 @@ class Application:
         by_features = self.policy.by_features(state, self.refs)
         if by_features is None:
             return self._completed(self.policy.prepare(state, self.refs))
+        if self.policy.asks_again:  # what is asked besides is asked with the first model
+            first = self._completed(by_features.otherwise)
+            return ContextualChoice(otherwise=first, choices=by_features.choices, place=by_features.place)
         return by_features.each(self._completed)
 
     def _completed(self, chosen: ActionDistribution) -> PolicyChoice:

@@ -176,6 +176,8 @@ class QueryPlanner:
     # --- choices --------------------------------------------------------------------------------------------------
     def _choose(self, asked: Sequence[int]) -> Sequence[int]:
         batch, application, choice = self.batch, self.application, self.choices[None]
+        if application.policy.asks_again:
+            batch.second_choices, choice = self.choices, first_stage(choice)
         count, looks = len(batch), bool(application.input_features) and application.spec.numeric
         decisions: list[Decision | None]
         if batch.options or looks or isinstance(choice, ContextualChoice):
@@ -290,7 +292,35 @@ def choice_of(
     choice, features = choices[options.context], batch.features.get(query, options.features)
     if features is None and row is not None and not options.packed:
         features = first_numbers(row, application.input_features)
+    if application.policy.asks_again:
+        return first_stage(choice), features
     return choice.given(features or ()) if isinstance(choice, ContextualChoice) else choice, features
+
+
+def first_stage(choice: PolicyChoice) -> PolicyChoice:
+    """Whom a policy that asks again asks at first."""
+    return choice.otherwise if isinstance(choice, ContextualChoice) else choice
+
+
+def decide_again(batch: QueryBatch, queries: Sequence[int]) -> dict[int, Decision]:
+    """Decide by the confidence of the models that have answered; the decisions of queries that ask one more.
+
+    The confidence is the feature of the query then. A model that failed has none, which counts as 0; one that was late
+    has left no time for another.
+    """
+    again: dict[int, Decision] = {}
+    for query in queries:
+        options, slots = batch.options.get(query, PLAIN), batch.slots_of(query)[0]
+        choice = batch.second_choices[options.context]
+        is_late = any(isinstance(one, Failure) and one.reason == "late" for one in batch.outputs[slots])
+        if options.models is not None or is_late or not isinstance(choice, ContextualChoice):
+            continue
+        confidence = batch.confidence_of(slots) or 0.0
+        decision = choice.given((confidence,)).select(query_rng(batch.manifest.seed, batch.ids[query]))
+        batch.decisions[query], batch.features[query] = decision, [confidence]
+        if len(decision.models) > 1:
+            again[query] = decision
+    return again
 
 
 def audited_models(batch: QueryBatch, application: Application, choices: Choices) -> dict[str, float]:

@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from clipper_stream.errors import InvalidSetting, UnknownName
+from clipper_stream.selection.policies.cascade import Cascade
 from clipper_stream.selection.policies.epsilon_greedy import EpsilonGreedy
 from clipper_stream.selection.policies.exp3 import Exp3
 from clipper_stream.selection.policies.exp4 import Exp4, Exp4Clipper
@@ -16,7 +17,7 @@ from clipper_stream.selection.policy import SelectionPolicy
 
 POLICIES: Mapping[str, Callable[..., SelectionPolicy]] = {
     policy.name: policy
-    for policy in (Single, Split, EpsilonGreedy, Exp3, Exp4, Exp4Clipper, LinUcb, Thompson, TsallisInf)
+    for policy in (Single, Split, Cascade, EpsilonGreedy, Exp3, Exp4, Exp4Clipper, LinUcb, Thompson, TsallisInf)
 }
 """Every policy by its name. A new one is added here, and the laws in tests/laws then hold it."""
 

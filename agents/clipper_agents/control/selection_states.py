@@ -46,7 +46,9 @@ which a change would keep no rows anyway."""
 def state_of(row: SelectionRow) -> SelectionState:
     """Return a row as the library's state."""
     totals = {
-        one.model: ModelTotals(one.count, one.loss, one.weighted_count, one.weighted_loss, one.moments)
+        one.model: ModelTotals(
+            one.count, one.loss, one.weighted_count, one.weighted_loss, one.moments, one.calibration
+        )
         for one in row.totals
     }
     return SelectionState(totals, row.at_ms, row.half_life_s)
@@ -55,7 +57,9 @@ def state_of(row: SelectionRow) -> SelectionState:
 def row_of(state: SelectionState, offset: int, applied: int) -> SelectionRow:
     """Return a state as a row, with the offset of the last feedback in it, and how many feedbacks counted."""
     totals = [
-        ModelTotalsRecord(model, sums.count, sums.loss, sums.weighted_loss, sums.weighted_count, sums.moments)
+        ModelTotalsRecord(
+            model, sums.count, sums.loss, sums.weighted_loss, sums.weighted_count, sums.moments, sums.calibration
+        )
         for model, sums in state.totals.items()
     ]
     return SelectionRow(

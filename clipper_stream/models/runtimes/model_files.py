@@ -189,6 +189,19 @@ class FileRuntime:
                 raise ModelNotLoaded(f"cannot be loaded, {type(error).__name__}: {said}; {self.advice}") from error
 
 
+def with_confidence(probabilities: NDArray[Any], labels: Sequence[Any] | None = None) -> list[dict[str, Any]]:
+    """The most probable label of each row, and its probability, (rows, classes); without labels its column.
+
+    >>> import numpy as np
+    >>> with_confidence(np.array([[0.25, 0.75]]), ["cat", "dog"])
+    [{'label': 'dog', 'confidence': 0.75}]
+    """
+    best = probabilities.argmax(axis=1).tolist()
+    names = range(probabilities.shape[1]) if labels is None else labels
+    sure = probabilities.max(axis=1).clip(0.0, 1.0).tolist()
+    return [{"label": names[place], "confidence": each} for place, each in zip(best, sure, strict=True)]
+
+
 def one_a_row(array: NDArray[Any], labels: Sequence[str] | None = None) -> NDArray[Any] | list[Any]:
     """The rows of a batch's outputs; a column becomes plain values, a row of scores the label of the greatest.
 

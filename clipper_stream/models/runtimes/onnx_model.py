@@ -31,13 +31,16 @@ from clipper_stream.models.runtimes.model_files import (
     THREADS,
     FileRuntime,
     ModelFile,
+    Parameter,
     import_extra,
     one_a_row,
+    with_confidence,
 )
 from clipper_stream.models.runtimes.python_function import FunctionModel
 from clipper_stream.models.runtimes.tables import TableRows, fitted_columns, matrix_maker
 
-PARAMETERS = {"output": TEXT, "labels": COLUMNS, "threads": THREADS, "prepare": TEXT}
+_FLAG = Parameter(lambda value: isinstance(value, bool), "true or false", default=False)
+PARAMETERS = {"output": TEXT, "confidence": _FLAG, "labels": COLUMNS, "threads": THREADS, "prepare": TEXT}
 _TYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -73,13 +76,17 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class OnnxModel:
-    """An onnxruntime session behind the `Model` protocol; `prepare` turns rows into what it takes."""
+    """An onnxruntime session behind the `Model` protocol; `prepare` turns rows into what it takes.
+
+    With `confidence` its output has probabilities, of which the greatest is given, with its label.
+    """
 
     session: Any
     inputs: Sequence[Input]
     output: str
     labels: Sequence[str] | None = None
     prepare: Callable[[Rows], Any] | None = None
+    confidence: bool = False
 
     @property
     def fitted_row(self) -> RowSpec | None:
@@ -100,8 +107,11 @@ class OnnxModel:
         """Return one output a row, computed in one call of the session."""
         rows = self.prepare(inputs) if self.prepare else inputs
         (output,) = self.session.run([self.output], self._feed(rows))
+        if self.confidence and not isinstance(output, np.ndarray):
+            names = [*output[0]]
+            return with_confidence(np.array([[row[name] for name in names] for row in output]), names)
         if isinstance(output, np.ndarray):
-            return one_a_row(output, self.labels)
+            return with_confidence(output, self.labels) if self.confidence else one_a_row(output, self.labels)
         # a sequence of maps, as a ZipMap node gives: probabilities by label
         return [{str(label): value for label, value in row.items()} if isinstance(row, dict) else row for row in output]
 
@@ -130,7 +140,7 @@ def _load_onnx(file: ModelFile) -> Model:
     session = _session(file.content, wanted["threads"] or _threads_of_the_process())
     inputs = [_input(each) for each in session.get_inputs()]
     output = _output([each.name for each in session.get_outputs()], wanted["output"])
-    model = OnnxModel(session, inputs, output, wanted["labels"], ready)
+    model = OnnxModel(session, inputs, output, wanted["labels"], ready, wanted["confidence"])
     if not file.columns or ready is not None:
         return model
     names = [each.name for each in inputs]

@@ -1,0 +1,131 @@
+"""What a version's confidence says of its losses: bins of confidence, and the mean loss that is expected before labels.
+
+Rules of this file:
+- Bins are fixed, so that sums over feedback add up over partitions. They are finer where classifiers are surer.
+- Each label is first compared with what was expected of its answer from the labels before it, and then learned from.
+  So the errors that are shown are those of estimates, and not of a fit to the same labels.
+- Sums forget, so that a version whose confidence means something else now is found out, and then learned anew.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Calibration = tuple[float, ...]
+"""Feedbacks and losses of each bin, one pair after another; then labels that were expected, and the sums of expected
+losses, of their variances, and of the losses that came. Empty: the version gives no confidence."""
+EDGES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.997, 0.999)
+BINS = len(EDGES) + 1
+SUMS = 2 * BINS + 4
+HALF_LIFE = 1_000.0
+"""Labels of one partition after which one weighs half: some hundred in each bin that matters."""
+LEAST_LABELS = 100.0
+"""Before so many nothing is expected, and after so many expectations that were compared something is said."""
+_KEEP = 0.5 ** (1.0 / HALF_LIFE)
+_PRIOR = 5.0  # labels at the mean loss of all bins that each bin begins with: an empty one is like the others
+_WIDTH = 1.96  # standard errors of a 95 % interval
+
+
+def confidence_bin(confidence: float) -> int:
+    """The bin of a confidence, from 0 (unsure) to `BINS - 1`.
+
+    >>> confidence_bin(0.0), confidence_bin(0.93), confidence_bin(1.0)
+    (0, 6, 11)
+    """
+    return bisect_right(EDGES, confidence)
+
+
+def calibrated(before: Calibration, confidence: float, loss: float) -> Calibration:
+    """The sums after one loss, in [0, 1], of an answer with this confidence.
+
+    >>> calibrated((), 0.3, 1.0)[:4]
+    (1.0, 1.0, 0.0, 0.0)
+
+    Source: Dawid, "Present position and potential developments: the prequential approach", JRSS A 147, 1984.
+    """
+    sums, place = [*before] if len(before) == SUMS else [0.0] * SUMS, confidence_bin(confidence)
+    means, variances = _expected(sums)
+    is_expected = sum(sums[: 2 * BINS : 2]) >= LEAST_LABELS
+    sums = [value * _KEEP for value in sums]
+    sums[-2] *= _KEEP
+    sums[2 * place] += 1.0
+    sums[2 * place + 1] += loss
+    if is_expected:
+        mean = means[place]
+        for back, value in enumerate((loss, mean * (1.0 - mean) + variances[place], mean, 1.0), 1):
+            sums[-back] += value
+    return tuple(sums)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedLoss:
+    """The mean loss of answers whose labels have not come, with its 95 % interval, and how far such estimates were off.
+
+    Attributes:
+        answers: Of how many answers.
+        labels: How many labels, the older the less, were compared with what was expected of their answers.
+        error: Mean loss that was expected of these minus the one that they showed.
+        tolerance: What the error may be by chance, on either side.
+
+    Source: Nannyml documentation, "CBPE" (the idea); Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural
+    networks", ICML 2017, section 4.1 (histogram binning).
+    """
+
+    mean: float
+    lower: float
+    upper: float
+    answers: float
+    labels: float
+    error: float
+    tolerance: float
+
+    @property
+    def refused(self) -> str:
+        """Why the estimate is not to be believed; empty: nothing is said against it."""
+        if self.labels < LEAST_LABELS:
+            return f"{self.labels:.0f} labels were compared with what was expected of them, of {LEAST_LABELS:.0f}"
+        if abs(self.error) > self.tolerance:
+            off = f"{self.error:+.3f} off, of which {self.tolerance:.3f} may be chance"
+            return f"the mean loss of {self.labels:.0f} labels was expected {off}"
+        return ""
+
+
+def expected_loss(calibration: Calibration, answers: Sequence[float]) -> ExpectedLoss | None:
+    """What is expected of answers, counted by bin of their confidence; None where nothing is known, or asked.
+
+    >>> wrong_when_unsure: Calibration = ()
+    >>> for number in range(1000):
+    ...     unsure = number % 10 == 0
+    ...     wrong_when_unsure = calibrated(wrong_when_unsure, 0.45 if unsure else 0.999, float(unsure and number % 20 == 0))
+    >>> found = expected_loss(wrong_when_unsure, [0, 50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 50])
+    >>> round(found.mean, 2), found.refused
+    (0.25, '')
+    """
+    count = sum(answers)
+    if len(calibration) != SUMS or not count or sum(calibration[: 2 * BINS : 2]) <= 0.0:
+        return None
+    means, variances = _expected(calibration)
+    mean = sum(n * value for n, value in zip(answers, means, strict=True)) / count
+    spread = sum(
+        n * value * (1.0 - value) + n * n * variance
+        for n, value, variance in zip(answers, means, variances, strict=True)
+    )
+    width, (labels, expected, variance, measured) = _WIDTH * math.sqrt(spread) / count, calibration[2 * BINS :]
+    return ExpectedLoss(
+        mean=mean,
+        lower=max(0.0, mean - width),
+        upper=min(1.0, mean + width),
+        answers=count,
+        labels=labels,
+        error=(expected - measured) / labels if labels else 0.0,
+        tolerance=_WIDTH * math.sqrt(variance) / labels if labels else 1.0,
+    )
+
+
+def _expected(sums: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Mean loss expected in each bin, and the variance of this mean."""
+    counts, losses = sums[: 2 * BINS : 2], sums[1 : 2 * BINS : 2]
+    overall = sum(losses) / max(sum(counts), 1.0)
+    means = [min(1.0, (own + _PRIOR * overall) / (n + _PRIOR)) for n, own in zip(counts, losses, strict=True)]
+    return means, [mean * (1.0 - mean) / (n + _PRIOR) for mean, n in zip(means, counts, strict=True)]

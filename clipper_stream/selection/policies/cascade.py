@@ -1,0 +1,132 @@
+"""Cascade: ask the first model, and the last one where the first is unsure, for a bounded share of the queries."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from clipper_stream.selection.confidence import BINS, confidence_bin
+from clipper_stream.selection.contextual import ContextualChoice
+from clipper_stream.selection.distribution import UNDRAWABLE, ActionDistribution, Decision, forced_decision
+from clipper_stream.selection.parameters import bounded_field
+from clipper_stream.selection.policy import SelectionPolicy
+from clipper_stream.selection.state import SelectionState, add_losses, discount_factor
+from clipper_stream.selection.sufficient_statistics import Features, normal_equations, width_of
+
+_LEAST = 50.0  # feedbacks: before so many the last model is asked at random, and then nobody's confidence counts
+_PRIOR = 10.0  # feedbacks of each bin at no gain: the last model is asked for what it was seen to do better
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cascade(SelectionPolicy):
+    """Asks the first candidate, and after its answer the last one, with a probability that its confidence decides.
+
+    The feature that this policy chooses by is the confidence of the first candidate's answer (`asks_again`). A query
+    below the threshold asks the last candidate too, whose output is the answer then. The threshold is the one with the
+    greatest gain within the budget: the losses of both models are summed by bin of the confidence, and the sum of their
+    differences from the least confidence up to the threshold is the gain. Where the threshold falls into a bin, its
+    queries are drawn. So a last model that is no better where the first is unsure is asked to explore only.
+
+    Shares are those of the queries that have feedback. Candidates between the first and the last are not asked.
+
+    Attributes:
+        budget: Share of the queries that may ask the last candidate, exploration included, in [0, 1].
+        exploration: Share of the queries that ask it with probability `budget` whatever the confidence, in [0, 1]. So
+            every query asks it with probability `exploration * budget` at least, and any threshold can be evaluated.
+        half_life, half_life_s: As in `SelectionPolicy`.
+
+    >>> policy, state = Cascade(budget=0.5, exploration=0.2), SelectionState()
+    >>> for number in range(200):  # where small:1 is unsure it is wrong, and large:1 is right
+    ...     confidence, loss = (0.3, 1.0) if number % 4 == 0 else (0.95, 0.0)
+    ...     losses, asked = {"small:1": loss, "large:1": 0.0}, {"small:1": 1.0, "large:1": 0.5}
+    ...     state = policy.observe_for(state, losses, asked, [confidence])
+    >>> choice = policy.by_features(state, ["small:1", "large:1"])
+    >>> [round(choice.given([confidence]).weights["large:1"], 2) for confidence in (0.3, 0.95)]
+    [0.9, 0.1]
+
+    Source: Chen, Zaharia and Zou, "FrugalGPT", 2023, section 3 (LLM cascade); Jitkrittum et al., "When does
+    confidence-based cascade deferral suffice?", NeurIPS 2023 (defer where the second model is expected to be better).
+    """
+
+    name: ClassVar[str] = "cascade"
+    asks_again: ClassVar[bool] = True
+    budget: float = bounded_field(0.2, most=1.0)
+    exploration: float = bounded_field(0.1, most=1.0)
+    half_life: float | None = bounded_field(None, above=0.0)
+    half_life_s: float | None = bounded_field(None, above=0.0)
+
+    def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
+        first, last = candidates[0], candidates[-1]
+        counts, _ = _by_bin(state, first)
+        chances, count = self.chances(state, first, last), sum(counts)
+        share = sum(n * p for n, p in zip(counts, chances, strict=True)) / count if count else self.budget
+        return ActionDistribution(_weights(candidates, share), (forced_decision([first]),), ())
+
+    def by_features(
+        self, state: SelectionState, candidates: Sequence[str]
+    ) -> ContextualChoice[ActionDistribution] | None:
+        if len(candidates) < 2:  # noqa: PLR2004 (a first and a last)
+            return None
+        return ContextualChoice(
+            otherwise=self.prepare(state, candidates),
+            choices=tuple(_second_choice(candidates, p) for p in self.chances(state, candidates[0], candidates[-1])),
+            place=lambda features: confidence_bin(features[0]),
+        )
+
+    def chances(self, state: SelectionState, first: str, last: str) -> list[float]:
+        """Probability of asking the last model in each bin of the first one's confidence."""
+        (counts, losses), (others, other_losses) = _by_bin(state, first), _by_bin(state, last)
+        count = sum(counts)
+        if count < _LEAST or not any(others):
+            return [self.budget] * BINS
+        mean, gain, best, wanted, room = sum(losses) / count, 0.0, 0.0, 0, self.budget
+        for place in range(BINS):
+            own = (losses[place] + _PRIOR * mean) / (counts[place] + _PRIOR)
+            other = (other_losses[place] + _PRIOR * own) / (others[place] + _PRIOR)
+            gain += counts[place] * (own - other)
+            if gain > best:
+                best, wanted = gain, place + 1
+        chances: list[float] = []
+        for place in range(BINS):
+            share = counts[place] / count
+            asked = 0.0 if place >= wanted else min(1.0, room / share) if share > 0.0 else float(room > 0.0)
+            room = max(0.0, room - asked * share)
+            chances.append((1.0 - self.exploration) * asked + self.exploration * self.budget)
+        return chances
+
+    def observe_for(
+        self,
+        state: SelectionState,
+        losses: Mapping[str, float],
+        propensities: Mapping[str, float],
+        features: Features,
+    ) -> SelectionState:
+        bins: list[float] = []
+        chance = max((propensities.get(model, 0.0) for model in losses), default=0.0)
+        if features and chance > 0.0:  # 1 where the first model is scored in any case, as it is by labels
+            bins = [0.0] * BINS
+            bins[confidence_bin(features[0])] = 1.0 / chance
+        return add_losses(state, losses, propensities, discount_factor(self.half_life), features=bins)
+
+
+def _by_bin(state: SelectionState, model: str) -> tuple[list[float], list[float]]:
+    """Feedbacks and losses of a model by bin, each weighed: the products of its features with 1 and with the loss."""
+    moments = state.of(model).moments
+    matrix, vector = normal_equations(moments, max(BINS + 1, width_of(moments)))
+    return matrix[0, 1 : BINS + 1].tolist(), vector[1 : BINS + 1].tolist()
+
+
+def _weights(candidates: Sequence[str], share: float) -> dict[str, float]:
+    weights = dict.fromkeys(candidates, 0.0)
+    weights[candidates[-1]] += share
+    weights[candidates[0]] += 1.0 - share
+    return weights
+
+
+def _second_choice(candidates: Sequence[str], chance: float) -> ActionDistribution:
+    """Stay with the first model, which was asked in any case, or be answered by the last one."""
+    first, last = candidates[0], candidates[-1]
+    stays = Decision(models=(first,), propensities=(1.0,), served=(first,), served_propensity=1.0 - chance)
+    asks = Decision(models=(first, last), propensities=(1.0, chance), served=(last,), served_propensity=chance)
+    drawn = [one for one in (stays, asks) if one.served_propensity >= UNDRAWABLE]
+    bounds = (1.0 - chance,) if len(drawn) > 1 else ()
+    return ActionDistribution(_weights(candidates, chance), tuple(drawn), bounds)
