@@ -10,7 +10,8 @@ Rules of this file:
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import mul
 
 Calibration = tuple[float, ...]
 """Feedbacks and losses of each bin, one pair after another; then labels that were expected, and the sums of expected
@@ -23,7 +24,7 @@ HALF_LIFE = 1_000.0
 LEAST_LABELS = 100.0
 """Before so many nothing is expected, and after so many expectations that were compared something is said."""
 _KEEP = 0.5 ** (1.0 / HALF_LIFE)
-_PRIOR = 5.0  # labels at the mean loss of all bins that each bin begins with: an empty one is like the others
+_PRIOR = 1.0  # label at the mean loss of all bins, that each bin begins with
 _WIDTH = 1.96  # standard errors of a 95 % interval
 
 
@@ -60,67 +61,65 @@ def calibrated(before: Calibration, confidence: float, loss: float) -> Calibrati
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectedLoss:
-    """The mean loss of answers whose labels have not come, with its 95 % interval, and how far such estimates were off.
+    """The mean loss of answers before their labels, with its 95 % interval, and how far such estimates were off.
 
     Attributes:
+        mean, lower, upper: None where the estimate is refused.
         answers: Of how many answers.
         labels: How many labels, the older the less, were compared with what was expected of their answers.
         error: Mean loss that was expected of these minus the one that they showed.
-        tolerance: What the error may be by chance, on either side.
+        tolerance: What the error is by chance in 95 % of cases, on either side.
+        refused: Why the estimate is refused; empty: it is not.
 
-    Source: Nannyml documentation, "CBPE" (the idea); Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural
-    networks", ICML 2017, section 4.1 (histogram binning).
+    Source: NannyML documentation, "CBPE"; Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks",
+    ICML 2017, section 4.1 (histogram binning).
     """
 
-    mean: float
-    lower: float
-    upper: float
+    mean: float | None
+    lower: float | None
+    upper: float | None
     answers: float
     labels: float
     error: float
     tolerance: float
-
-    @property
-    def refused(self) -> str:
-        """Why the estimate is not to be believed; empty: nothing is said against it."""
-        if self.labels < LEAST_LABELS:
-            return f"{self.labels:.0f} labels were compared with what was expected of them, of {LEAST_LABELS:.0f}"
-        if abs(self.error) > self.tolerance:
-            off = f"{self.error:+.3f} off, of which {self.tolerance:.3f} may be chance"
-            return f"the mean loss of {self.labels:.0f} labels was expected {off}"
-        return ""
+    refused: str = ""
 
 
 def expected_loss(calibration: Calibration, answers: Sequence[float]) -> ExpectedLoss | None:
-    """What is expected of answers, counted by bin of their confidence; None where nothing is known, or asked.
+    """What is expected of answers, counted by bin of their confidence; None where there are none, or nothing is known.
 
-    >>> wrong_when_unsure: Calibration = ()
-    >>> for number in range(1000):
-    ...     unsure = number % 10 == 0
-    ...     wrong_when_unsure = calibrated(wrong_when_unsure, 0.45 if unsure else 0.999, float(unsure and number % 20 == 0))
-    >>> found = expected_loss(wrong_when_unsure, [0, 50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 50])
+    >>> sums: Calibration = ()
+    >>> for number in range(1000):  # a tenth of the answers is unsure, and every second of these wrong
+    ...     sums = calibrated(sums, 0.45 if number % 10 == 0 else 0.99, float(number % 20 == 0))
+    >>> found = expected_loss(sums, [50 if place in (1, 9) else 0 for place in range(BINS)])
     >>> round(found.mean, 2), found.refused
     (0.25, '')
     """
     count = sum(answers)
-    if len(calibration) != SUMS or not count or sum(calibration[: 2 * BINS : 2]) <= 0.0:
+    if len(calibration) != SUMS or not count:
         return None
     means, variances = _expected(calibration)
-    mean = sum(n * value for n, value in zip(answers, means, strict=True)) / count
-    spread = sum(
-        n * value * (1.0 - value) + n * n * variance
-        for n, value, variance in zip(answers, means, variances, strict=True)
-    )
-    width, (labels, expected, variance, measured) = _WIDTH * math.sqrt(spread) / count, calibration[2 * BINS :]
-    return ExpectedLoss(
+    labels, expected, variance, measured = calibration[2 * BINS :]
+    mean = sum(map(mul, answers, means)) / count
+    spread = sum(map(mul, answers, (one * (1.0 - one) for one in means)))
+    width = _WIDTH * math.sqrt(spread + sum(n * n * one for n, one in zip(answers, variances, strict=True))) / count
+    error, tolerance = (expected - measured) / (labels or 1.0), _WIDTH * math.sqrt(variance) / (labels or 1.0)
+    refused = ""
+    if labels < LEAST_LABELS:
+        refused = f"{labels:.0f} labels were compared with what was expected of them, of {LEAST_LABELS:.0f}"
+    elif abs(error) > tolerance:
+        refused = f"over {labels:.0f} labels it was {error:+.3f} off, more than the {tolerance:.3f} of chance"
+    found = ExpectedLoss(
         mean=mean,
         lower=max(0.0, mean - width),
         upper=min(1.0, mean + width),
         answers=count,
         labels=labels,
-        error=(expected - measured) / labels if labels else 0.0,
-        tolerance=_WIDTH * math.sqrt(variance) / labels if labels else 1.0,
+        error=error,
+        tolerance=tolerance,
+        refused=refused,
     )
+    return replace(found, mean=None, lower=None, upper=None) if refused else found
 
 
 def _expected(sums: Sequence[float]) -> tuple[list[float], list[float]]:

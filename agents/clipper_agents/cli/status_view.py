@@ -16,6 +16,7 @@ from clipper_agents.status.model import (
     VersionStatus,
 )
 from clipper_agents.status.texts import instant, span
+from clipper_stream.selection.confidence import ExpectedLoss
 
 STAGE_STYLE = {"live": "green", "canary": "yellow", "shadow": "cyan", "retired": "dim"}
 HEADINGS = ("version", "stage", "weight", "share", "loss to date, 95 %", "hosts", "batch", "p50 ms", "p99 ms", "lag")
@@ -84,6 +85,9 @@ def application_parts(name: str, status: ApplicationStatus) -> Iterator[Renderab
     for version in status.versions:
         for instance, reason in version.declared.failed.items() if version.declared else ():
             yield Text(f"host {instance} failed: {reason}", style="red")
+    for version in status.versions:
+        if version.expected is not None:
+            yield Text(expected_line(version.model, version.expected))
     for trial in status.trials:
         yield Text(trial_line(trial))
     for version in status.versions:
@@ -118,6 +122,16 @@ def stage_lines(status: ApplicationStatus) -> list[str]:
     """Where the latency comes from, in a line; none without answers."""
     ends = (f"{name} {_ms(one.p50_ms)}, {_ms(one.p99_ms)}" for name, one in status.stages.items())
     return [f"p50, p99 ms by stage: {'; '.join(ends)}"] if status.stages else []
+
+
+def expected_line(model: str, found: ExpectedLoss) -> str:
+    """Return the loss that is expected before labels, and how far such estimates were off; or why it is not shown."""
+    if found.mean is None:
+        return f"expected loss of {model} is not shown: {found.refused}"
+    return (
+        f"expected loss of {model}, by the confidence of {found.answers:.0f} answers of the last minute: "
+        f"{found.mean:.3f} [{found.lower:.3f} {found.upper:.3f}]; {found.error:+.3f} off over {found.labels:.0f} labels"
+    )
 
 
 def trial_line(trial: VersionStatus) -> str:

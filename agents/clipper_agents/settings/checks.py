@@ -3,6 +3,7 @@
 Each check yields one sentence that states the place, the value and what is allowed.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,16 @@ from clipper_stream.errors import SetupError
 from clipper_stream.models.allowlist import local_path
 from clipper_stream.models.registry import check_allowed, runtime_of
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
+from clipper_stream.selection.policies.cascade import Cascade
 from clipper_stream.selection.registry import make_policy
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
+
+
+_SAY_CONFIDENCE: Mapping[str, tuple[str, Any]] = {
+    **dict.fromkeys(("sklearn", "joblib", "lightgbm", "xgboost"), ("output", "confidence")),
+    "onnx": ("confidence", True),
+}
+"""The parameter by which runtimes of files give a confidence."""
 
 
 def manifest_problems(applications: Sequence[ApplicationManifest], models: Sequence[ModelManifest]) -> Iterator[str]:
@@ -31,6 +40,8 @@ def manifest_problems(applications: Sequence[ApplicationManifest], models: Seque
         yield from _repeated(f"{place}: model", application.models)
         yield from _reference_problems(place, application, known)
         yield from _refusal(place, make_policy, application.policy.name, application.policy.parameters)
+        if application.policy.name == Cascade.name:
+            yield from (f"{place}: a cascade {why}" for why in _cascade_problems(application, known))
         if application.drift is not None:  # whether its library is there is the steward's affair, who may run elsewhere
             yield from _refusal(f"{place}: drift", make_spec, application.drift.detector, application.drift.parameters)
 
@@ -66,6 +77,24 @@ def _reference_problems(
         elif known[ref].input != application.input:
             expected, found = (_spec_text(spec) for spec in (application.input, known[ref].input))
             yield f"{place}: model {ref!r} takes input {found}, the application takes {expected}: make them equal"
+
+
+def _cascade_problems(application: ApplicationManifest, known: Mapping[str, ModelManifest]) -> Iterator[str]:
+    """What a cascade cannot be combined with; a `python` model, or one behind a server, may give a confidence unsaid."""
+    first = known.get(application.models[0]) if application.models else None
+    if first is not None and first.runtime in _SAY_CONFIDENCE:
+        name, value = _SAY_CONFIDENCE[first.runtime]
+        if first.parameters.get(name) != value:
+            said = f"{name} = {json.dumps(value)}"
+            yield f"goes by the confidence of {first.ref}, which gives none: give its parameters {said}"
+    if application.audit_ratio > 0.0:
+        yield "explores by itself, and its propensities are without audits: leave audit_ratio out"
+    if application.keep_best is not None:
+        yield "needs its first model, though that is worse: leave keep_best out"
+    for trial in application.trials:
+        if trial.stage == "canary" or trial.automatic:
+            why = "nobody knows what it had answered where a canary did"
+            yield f"tries {trial.model} as a shadow, not automatic: {why}"
 
 
 def _refusal(place: str, check: Callable[..., object], *arguments: Any) -> Iterator[str]:

@@ -35,6 +35,7 @@ from clipper_agents.status.traffic_window import (
 )
 from clipper_stream.errors import SetupError
 from clipper_stream.intervals import wilson
+from clipper_stream.selection.confidence import BINS, expected_loss
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 from clipper_topics.comparison import Comparison
@@ -182,6 +183,7 @@ class StatusBuilder:
         stages: dict[str, Stage] = dict.fromkeys(manifest.models, "live")
         stages |= {ref: trial.stage for ref, trial in trials.items()}
         stages |= dict.fromkeys(self._retired(manifest), "retired")
+        last, bins = self.recent.window(manifest.name, self.now_s, LONGEST_S), [*map(str, range(BINS))]
         for ref, stage in stages.items():
             counted, trial = counts.amounts, trials.get(ref)
             had = counted["asked" if stage == "shadow" else "served", ref]
@@ -194,6 +196,7 @@ class StatusBuilder:
                 declared_share=None if trial is None else trial.share,
                 weight=weights.get(ref),
                 loss=self._loss(compared, state.of(ref)),
+                expected=expected_loss(state.of(ref).calibration, [last.amounts["confidence", ref, one] for one in bins]),
                 compared=compared,
                 share=min(1.0, had / queries) if queries else None,
                 queries=round(counted["asked", ref]),

@@ -78,9 +78,9 @@ class Cascade(SelectionPolicy):
         count = sum(counts)
         if count < _LEAST or not any(others):
             return [self.budget] * BINS
-        mean, gain, best, wanted, room = sum(losses) / count, 0.0, 0.0, 0, self.budget
+        gain, best, wanted, room = 0.0, 0.0, 0, self.budget
         for place in range(BINS):
-            own = (losses[place] + _PRIOR * mean) / (counts[place] + _PRIOR)
+            own = losses[place] / counts[place] if counts[place] > 0.0 else 0.0
             other = (other_losses[place] + _PRIOR * own) / (others[place] + _PRIOR)
             gain += counts[place] * (own - other)
             if gain > best:
