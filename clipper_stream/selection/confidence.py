@@ -47,7 +47,7 @@ def calibrated(before: Calibration, confidence: float, loss: float) -> Calibrati
     """
     sums, place = [*before] if len(before) == SUMS else [0.0] * SUMS, confidence_bin(confidence)
     means, variances = _expected(sums)
-    is_expected = sum(sums[: 2 * BINS : 2]) >= LEAST_LABELS
+    is_expected = math.fsum(sums[: 2 * BINS : 2]) >= LEAST_LABELS
     sums = [value * _KEEP for value in sums]
     sums[-2] *= _KEEP
     sums[2 * place] += 1.0
@@ -125,6 +125,6 @@ def expected_loss(calibration: Calibration, answers: Sequence[float]) -> Expecte
 def _expected(sums: Sequence[float]) -> tuple[list[float], list[float]]:
     """Mean loss expected in each bin, and the variance of this mean."""
     counts, losses = sums[: 2 * BINS : 2], sums[1 : 2 * BINS : 2]
-    overall = sum(losses) / max(sum(counts), 1.0)
+    overall = math.fsum(losses) / max(math.fsum(counts), 1.0)  # the same bits in every version of Python
     means = [min(1.0, (own + _PRIOR * overall) / (n + _PRIOR)) for n, own in zip(counts, losses, strict=True)]
     return means, [mean * (1.0 - mean) / (n + _PRIOR) for mean, n in zip(means, counts, strict=True)]
