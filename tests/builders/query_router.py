@@ -37,7 +37,7 @@ class OutputCache(DictCache):
         self.put({key: json.dumps(output).encode() for key, output in outputs})
 
 
-def application(name="app", refs=("a:1",), policy="exp4", **changes):
+def application(name="app", refs=("a:1",), policy="exp4", parameters=(), **changes):
     """An application of deterministic models over rows of one number, that answers within a second.
 
     `canaries` and `shadows` are shares by reference.
@@ -54,7 +54,7 @@ def application(name="app", refs=("a:1",), policy="exp4", **changes):
         for ref, share in shares.items()
     )
     settings = dict(spec=RowSpec("float32", (1,)), objective_s=1.0, default_output="default")
-    return Application(name=name, candidates=candidates, policy=make_policy(policy, {}), **(settings | changes))
+    return Application(name=name, candidates=candidates, policy=make_policy(policy, dict(parameters)), **(settings | changes))
 
 
 class Query(NamedTuple):

@@ -103,10 +103,17 @@ class SavedState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The application."""
     rows: list[SavedRow]
     """Every row that is not empty."""
+    policy: str | None = None
+    """Of `replay learn`: the policy that learned them."""
 
 
 def read_state(file: Path, application: str) -> list[SavedRow]:
-    """Return the rows in a file of `selection export`.
+    """Return the rows in a file of `selection export`; errors as of `read_saved`."""
+    return read_saved(file, application).rows
+
+
+def read_saved(file: Path, application: str) -> SavedState:
+    """Return what a file of `selection export` or `replay learn` holds.
 
     Raises:
         UnusableState: it cannot be read, or holds another application.
@@ -119,7 +126,7 @@ def read_state(file: Path, application: str) -> list[SavedRow]:
         raise UnusableState(
             f"{file} holds {shown(state.application)}, not {application}: give the file of {application}"
         )
-    return state.rows
+    return state
 
 
 # --- as a change keeps them -----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ Rules of this file:
   router draws: with the same numbers, whom the log asked would say what the candidate draws.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import repeat
@@ -20,6 +20,7 @@ import numpy as np
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.log.columns import Bools, DecisionColumns, Floats
+from clipper_stream.evaluation.log.known_losses import known_losses, scored_propensity
 from clipper_stream.selection.distribution import ActionDistribution
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.rng import RandomSource, query_rng
@@ -121,7 +122,7 @@ class ReplayChoices(NamedTuple):
 
 
 class CandidateState:
-    """The states of a candidate on its way through a log.
+    """The states of a candidate on its way through a log, by context and partition.
 
     Source: Joulani, Gyorgy and Szepesvari, "Online learning under delayed feedback", ICML 2013 (a policy acts on what
     has arrived).
@@ -135,8 +136,8 @@ class CandidateState:
         self.models = tuple(models)
         self.policy = policy
         self._number = 0  # of the feedback: orders what one record, or one made-up offset, says of several decisions
-        self._states: dict[Place, SelectionState] = dict(start or {})
-        self._partitions = sorted(partition for context, partition in self._states if context is None)
+        self.states: dict[Place, SelectionState] = dict(start or {})
+        self._partitions = sorted(partition for context, partition in self.states if context is None)
         self._standings: dict[Place, ReplayChoices] = {}
         self._coming: list[tuple[int, int, int, int, ReplayedQuery, Losses, Losses]] = []
 
@@ -157,10 +158,10 @@ class CandidateState:
     def state(self, context: str | None, partition: int) -> SelectionState:
         """Return the state of a context, or the sum over all partitions without one."""
         if context is not None:
-            return self._states.get((context, partition), _NOTHING)
+            return self.states.get((context, partition), _NOTHING)
         if len(self._partitions) == 1:
-            return self._states[None, self._partitions[0]]
-        return merge(self._states[None, number] for number in self._partitions)
+            return self.states[None, self._partitions[0]]
+        return merge(self.states[None, number] for number in self._partitions)
 
     def expect(self, query: ReplayedQuery, losses: Losses, propensities: Losses) -> None:
         """Schedule feedback that arrives later."""
@@ -172,12 +173,29 @@ class CandidateState:
         """Learn from all feedback that came before this time, in milliseconds since the epoch."""
         while self._coming and self._coming[0][0] < now_ms:
             *_, query, losses, propensities = heappop(self._coming)
-            place, before = query.place, self._states.get(query.place)
+            place, before = query.place, self.states.get(query.place)
             if before is None and place[0] is None:
                 self._partitions = sorted([*self._partitions, place[1]])
             at_ms, features = query.feedback_at_ms, query.features
-            self._states[place] = self.policy.observe_at(at_ms, before or _NOTHING, losses, propensities, features)
+            self.states[place] = self.policy.observe_at(at_ms, before or _NOTHING, losses, propensities, features)
             self._standings.pop((place[0], place[1] if place[0] is not None else 0), None)
+
+
+def learned_states(log: Iterable[DecisionColumns], policy: SelectionPolicy) -> Mapping[Place, SelectionState]:
+    """What a policy learns from all feedback of a log, in the order of its decisions, as the router's learner does."""
+    learner: CandidateState | None = None
+    for columns in log:
+        learner = learner or CandidateState(policy, columns.models)
+        known, chances = known_losses(columns), [scored_propensity(columns, each) for each in range(len(columns.models))]
+        for query in queries_in_order(columns, (known.weight > 0.0).any(axis=1)):
+            scored = np.flatnonzero(known.weight[query.row]).tolist()
+            losses = {columns.models[each]: float(known.loss[query.row, each]) for each in scored}
+            learner.expect(query, losses, {columns.models[each]: float(chances[each][query.row]) for each in scored})
+        learner.advance(int(columns.at_ms.max(initial=0)))
+    if learner is None:
+        return {}
+    learner.advance(np.inf)
+    return learner.states
 
 
 def policy_choices(policy: SelectionPolicy, state: SelectionState, models: Sequence[str]) -> ReplayChoices:

@@ -26,9 +26,8 @@ def cascade(exploration=0.0, **changes):
     """Rig of an application whose SMALL model is unsure about numbers below 0."""
     policy = Cascade(budget=0.5, exploration=exploration)
     app = replace(application("app", (SMALL, LARGE), **changes), policy=policy)
-    rig = Rig(app)
-    rig.router.choice = lambda *_: app.choice(learned(policy))
-    return rig
+    choice = app.choice(learned(policy))
+    return Rig(app, choice=lambda *_: choice)
 
 
 def small(value):

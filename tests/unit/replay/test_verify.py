@@ -2,6 +2,7 @@ import dataclasses
 
 import oracle
 import pytest
+from builders.decision_logs import answer
 from builders.learner_logs import flipped
 from unit.replay.deployment import CATALOGUE, SAVED, Deployment, is_told_alike, manifest, verified
 
@@ -230,3 +231,16 @@ def test_contexts_that_were_forgotten_and_come_back_begin_anew(at, dirty):
     assert {context for name, context, _ in at.rows if name and context} == {"a", "e", "f"}
     assert at.rows["app", "a", 0].applied == 4
     assert is_told_alike(at if dirty is None else at.compact(dirty))
+
+
+def test_losses_by_confidence_and_what_was_expected_of_them_are_verified_to_the_bit():
+    at = Deployment(manifest(policy="cascade"))
+    for number in range(250):
+        sure = number % 7 / 7
+        models = [answer("a:1", number % 3, confidence=sure), answer("b:1", 1, 0.3, served=False, confidence=0.98)]
+        at.ask(f"{number}", models=models[: 1 + number % 2], features=[sure]).tell(f"{number}", number % 2)
+        if number % 20 == 0:
+            at.learn()
+    first, _ = at.learn().rows[*APP, 0].totals
+    assert first.calibration[-4] == pytest.approx(150.0, rel=0.1), "labels that were expected after the first hundred"
+    assert is_told_alike(at)

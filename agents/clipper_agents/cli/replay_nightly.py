@@ -1,0 +1,140 @@
+"""`clipper-stream replay nightly` and `replay learn`: what to try tomorrow, by what was logged today."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clipper_agents.cli.deployment import DeploymentContext, with_deployment
+from clipper_agents.cli.options import ApplicationName, Horizon, Json, Since, Until, require_extra, span_from
+from clipper_agents.cli.replay_evaluate import read_decisions
+from clipper_agents.cli.terminal import print_json, say
+
+if TYPE_CHECKING:
+    from clipper_stream.evaluation.results import Evaluation
+    from clipper_topics.manifests import ApplicationManifest
+
+DAY = "1d"
+POLICIES = ("epsilon_greedy", "exp3", "thompson", "lin_ucb", "exp4")
+"""Policies that are tried on every log."""
+Folder = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Of the reports, and of what was learned.")]
+
+
+@with_deployment
+def nightly(
+    deployment: DeploymentContext,
+    applications: Annotated[list[str] | None, typer.Argument(metavar="[APPLICATION]...", help="Absent: all.")] = None,
+    *,
+    out: Folder,
+    candidates: Annotated[
+        list[str] | None, typer.Option("--candidate", metavar="TEXT", help="Another one, as of `evaluate`; repeatable.")
+    ] = None,
+    confidence: Annotated[float, typer.Option(metavar="RATIO", help="Of all intervals together.")] = 0.95,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of everything that is drawn.")] = 0,
+    since: Since = DAY,
+    until: Until = None,
+    horizon: Horizon = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate every version and a set of policies on the day's log, and say what to try. For cron or a timer.
+
+    Writes NAME.html and NAME.json of each application. Policies begin with NAME.learned.json of `learn`, if it is there,
+    and the policy that learned it is a candidate, frozen. Intervals hold for all candidates of all applications.
+    """
+    require_extra("replay", "duckdb", "pyarrow", "jinja2", "matplotlib")
+    import msgspec
+
+    from clipper_agents.control.changes import existing
+    from clipper_agents.control.selection_states import read_saved
+    from clipper_agents.replay.evaluate import LogFile, evaluate_file
+    from clipper_stream.errors import InvalidSetting
+    from clipper_stream.evaluation.question import Question
+    from clipper_stream.evaluation.report import write_page
+
+    declared = deployment.control_state().manifests
+    manifests = [existing(declared, name) for name in applications or sorted(declared.applications)]
+    span = span_from(since, until, horizon, deployment.settings.router.horizon_s)
+    question = Question(confidence=1.0 - (1.0 - confidence) / max(1, len(manifests)), seed=seed)
+    out.mkdir(parents=True, exist_ok=True)
+    said: dict[str, str] = {}
+    for manifest in manifests:
+        name = manifest.name
+        learned = out / f"{name}.learned.json"
+        state = learned if learned.exists() else None
+        frozen = [f"frozen {read_saved(state, name).policy}"] if state is not None else []
+        with tempfile.TemporaryDirectory(prefix="clipper-nightly-") as folder:
+            path = Path(folder) / "decisions.parquet"
+            try:
+                logged = read_decisions(deployment, name, span, path).models
+                texts = [*candidates_of(manifest, logged), *frozen, *(candidates or ())]
+                found = evaluate_file(LogFile.opened(path), texts, question, manifest, state)
+            except InvalidSetting as error:
+                said[name] = f"nothing is known: {error}"
+                continue
+        write_page(out / f"{name}.html", found)
+        (out / f"{name}.json").write_bytes(msgspec.json.encode(found))
+        said[name] = recommendation(found)
+    if as_json:
+        print_json(said)
+    else:
+        say(*(f"{name}: {text}" for name, text in said.items()))
+
+
+def candidates_of(manifest: "ApplicationManifest", logged: tuple[str, ...]) -> list[str]:
+    """Return each version that was asked, and policies that the application does not have, as texts."""
+    versions = [ref for ref in manifest.refs if ref in logged]
+    return [*versions, *(one for one in POLICIES if one != manifest.policy.name and len(versions) > 1)]
+
+
+def recommendation(found: "Evaluation") -> str:
+    """Return which candidate to try: of those that are better for sure, the one that gains most at least."""
+    better = [one for one in found.candidates if one.verdict == "better"]
+    if not better:
+        return f"nothing to try: none of {len(found.candidates)} candidates is better for sure"
+    best = min(better, key=lambda one: one.difference.high)
+    gain, lost = best.difference, found.logged.loss.value
+    return (
+        f"try {best.name}: it gains {-gain.value:.4f} of {lost:.4f} that were lost, {-gain.high:.4f} to "
+        f"{-gain.low:.4f} by the interval for {len(found.candidates)} candidates"
+    )
+
+
+@with_deployment
+def learn(
+    deployment: DeploymentContext,
+    application: ApplicationName,
+    *,
+    policy: Annotated[str, typer.Option(metavar="TEXT", help="With its parameters, as lin_ucb:alpha=0.5.")],
+    out: Folder,
+    since: Since = DAY,
+    until: Until = None,
+    horizon: Horizon = None,
+) -> None:
+    """Fit a policy to the day's feedback, whoever decided, as a candidate of the next `nightly` with this folder.
+
+    It is put live by `application update` and `selection restore --from`.
+    """
+    require_extra("replay", "duckdb", "pyarrow")
+    import msgspec
+
+    from clipper_agents.control.selection_states import SavedState, row_of
+    from clipper_agents.replay.evaluate import LogFile
+    from clipper_stream.evaluation.candidates.candidate import LearningPolicy
+    from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
+    from clipper_stream.evaluation.sequential.replay import learned_states
+    from clipper_topics.selection_rows import RowKey, saved_rows
+
+    span = span_from(since, until, horizon, deployment.settings.router.horizon_s)
+    with tempfile.TemporaryDirectory(prefix="clipper-learn-") as folder:
+        path = Path(folder) / "decisions.parquet"
+        models = read_decisions(deployment, application, span, path).models
+        candidate = parse_candidate(policy, models)
+        if not isinstance(candidate, LearningPolicy):
+            raise typer.BadParameter(f"--policy {policy}: give a policy that learns, as lin_ucb or exp3:eta=0.2")
+        states = learned_states(LogFile.opened(path).chunks(), candidate.policy)
+    rows = saved_rows({RowKey(application, *place): row_of(state, 0, 0) for place, state in states.items()})
+    file = out / f"{application}.learned.json"
+    out.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(msgspec.json.encode(SavedState(application=application, policy=policy, rows=rows)))
+    say(f"{file}: {candidate.name}, {len(rows)} rows")
