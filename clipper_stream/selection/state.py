@@ -18,7 +18,7 @@ from clipper_stream.selection.confidence import Calibration, calibrated
 from clipper_stream.selection.sufficient_statistics import Features, Moments, added, moments_of
 
 MOST_MODELS = 256
-"""Three times as many as an application has at a time. With the longest names and the most features they take 430 KB;
+"""Three times as many as an application has at a time. With the longest names and the most features they take 500 KB;
 Kafka takes a record of a mebibyte."""
 
 
