@@ -305,21 +305,18 @@ def first_stage(choice: PolicyChoice) -> PolicyChoice:
 def decide_again(batch: QueryBatch, queries: Sequence[int]) -> dict[int, Decision]:
     """Decide by the confidence of the models that have answered; the decisions of queries that ask one more.
 
-    The confidence is the feature of the query then. A model that failed has none, which counts as 0; one that was late
-    has left no time for another.
+    The confidence is the query's feature then; a model that failed, or gives none, counts as one with confidence 0.
     """
     again: dict[int, Decision] = {}
     for query in queries:
-        options, slots = batch.options.get(query, PLAIN), batch.slots_of(query)[0]
+        options = batch.options.get(query, PLAIN)
         choice = batch.second_choices[options.context]
-        is_late = any(isinstance(one, Failure) and one.reason == "late" for one in batch.outputs[slots])
-        if options.models is not None or is_late or not isinstance(choice, ContextualChoice):
-            continue
-        confidence = batch.confidence_of(slots) or 0.0
-        decision = choice.given((confidence,)).select(query_rng(batch.manifest.seed, batch.ids[query]))
-        batch.decisions[query], batch.features[query] = decision, [confidence]
-        if len(decision.models) > 1:
-            again[query] = decision
+        if options.models is None and isinstance(choice, ContextualChoice):
+            confidence = batch.confidence_of(batch.slots_of(query)[0]) or 0.0
+            decision = choice.given((confidence,)).select(query_rng(batch.manifest.seed, batch.ids[query]))
+            batch.decisions[query], batch.features[query] = decision, [confidence]
+            if len(decision.models) > 1:
+                again[query] = decision
     return again
 
 

@@ -329,34 +329,23 @@ class Router:
         self._deadlines.push(self._led_s(first_s, batch.asked_at_s), batch)
 
     def _ask_again(self, batch: QueryBatch, entries: list[int], now_s: float) -> list[int]:
-        """Ask one more model about queries whose first one was unsure; return queries and audits that end now.
+        """Decide again about queries whose first model has answered; return queries and audits that end now.
 
-        Where there is no time for it, it is late at once. The answer is the first model's then, who serves it too.
+        Where there is no time for the last candidate nothing is decided. Where it fails the first model serves too.
         """
-        first_behind = len(batch) + len(batch.audit)
-        asking = decide_again(batch, [entry for entry in entries if entry < len(batch)])
-        slots, least_s = batch.ask_again(asking) if asking else {}, self._trips.least_s
-        hopeless = [
-            entry
-            for query, entry in batch.again.items()
-            if query in asking
-            and self._led_s(batch.due_s[query], batch.asked_at_s)
-            <= max(now_s, batch.asked_at_s + least_s(asking[query].models[-1:], now_s))
-        ]
-        batch.close(hopeless)
-        if len(hopeless) < len(asking):
-            still = {ref: [slot for slot in own if batch.outputs[slot] is OPEN] for ref, own in slots.items()}
-            self._effects.unsure.append((batch, still))
-        ended = [entry for entry in entries if entry < first_behind and entry not in asking]
-        for entry in [entry for entry in (*entries, *hopeless) if entry >= first_behind]:
-            query = batch.query_of(entry)
-            ended.append(query)
+        least_s = max(now_s, batch.asked_at_s + self._trips.least_s(batch.manifest.refs[-1:], now_s))
+        first = [entry for entry in entries if entry < len(batch)]
+        asking = decide_again(batch, [one for one in first if self._led_s(batch.due_s[one], batch.asked_at_s) > least_s])
+        if asking:
+            self._effects.unsure.append((batch, batch.ask_again(asking)))
+        ended = [entry for entry in entries if entry < len(batch) + len(batch.audit) and entry not in asking]
+        for entry in [entry for entry in entries if entry >= len(batch) + len(batch.audit)]:
+            ended.append(query := batch.query_of(entry))
+            decision, outputs = batch.decisions[query], batch.outputs[batch.slots_of(entry)[0]]
             if entry in batch.failed:
                 batch.failed.add(query)
-                if all(output.__class__ is Failure for output in batch.outputs[batch.slots_of(entry)[0]]):
-                    decision = batch.decisions[query]
-                    assert decision is not None
-                    batch.decisions[query] = replace(decision, served=decision.models)
+            if decision is not None and all(output.__class__ is Failure for output in outputs):
+                batch.decisions[query] = replace(decision, served=decision.models)
         return ended
 
     def _conclude(self, batch: QueryBatch, entries: list[int], now_s: float) -> None:

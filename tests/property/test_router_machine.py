@@ -85,13 +85,12 @@ class Naive:
             return None
         return output["label"] if ref == UNSURE else output
 
-    def asks_again(self):
+    def asks_again(self, in_time):
         """Decide by the confidence of the first model, once; whether another one is asked."""
         app, rows = APPLICATIONS.get(self.query.application), range(len(self.rows))
-        failures = {self.failures[UNSURE, row] for row in rows if (UNSURE, row) in self.failures}
         if self.audits or not app or not app.policy.asks_again or self.query.models or self.decision.models != (UNSURE,):
             return False
-        if "late" in failures or self.decided_again:
+        if self.decided_again or not in_time:
             return False
         self.decided_again = True
         sure = [0.0 if (UNSURE, row) in self.failures else self.slots[UNSURE, row]["confidence"] for row in rows]
@@ -254,14 +253,16 @@ class RouterMachine(RuleBasedStateMachine):
                     part.slots[ref, row] = MODELS[ref](value) if known else OPEN
         return [found, audit] if besides.models else [found]
 
+    def in_time_for_another(self, one):
+        app = APPLICATIONS.get(one.query.application)
+        trip_s = self.trips.least_s(app.refs[-1:], self.now_s) if app else 0.0
+        return one.deadline_s > max(self.now_s, self.asked_at_s[one.query.query_id] + trip_s)
+
     def ask_again(self, one):
-        ref, asked_at_s = one.decision.models[-1], self.asked_at_s[one.query.query_id]
-        is_hopeless = one.deadline_s <= max(self.now_s, asked_at_s + self.trips.least_s([ref], self.now_s))
+        ref = one.decision.models[-1]
         for row, (value,) in enumerate(one.rows):
             known = ref != VOLATILE and self.cache and (one.query.partition, ref, value) in self.cache
-            one.slots[ref, row] = MODELS[ref](value) if known and not is_hopeless else OPEN
-            if is_hopeless:
-                one.fill((ref, row), None, Failure("late", "no time"))
+            one.slots[ref, row] = MODELS[ref](value) if known else OPEN
 
     def trip_s(self, app):
         return 0.0 if app is None else self.trips.least_s(app.refs, self.now_s)
@@ -330,7 +331,7 @@ class RouterMachine(RuleBasedStateMachine):
     # --- comparing --------------------------------------------------------------------------------------------
     def compare(self, effects):
         for name, one in [*self.waiting.items()]:
-            if one.complete and one.asks_again():
+            if one.complete and one.asks_again(self.in_time_for_another(one)):
                 self.ask_again(one)
             if one.complete:
                 self.answered[name] = self.waiting.pop(name)

@@ -79,7 +79,6 @@ def test_without_the_last_model_the_answer_is_that_of_the_first_with_less_confid
 
 STORIES = {
     "the first model failed": (dict(failed={0: ("error", "it broke")}), {}, [LARGE]),
-    "the first model was late": (dict(failed={0: ("late", "no output")}), {}, []),
     "the query names its models": ({}, dict(models=[SMALL]), []),
     "rows are unsure on average": ({}, dict(values=(-1, -1)), [LARGE]),
     "rows are sure on average": ({}, dict(values=(-1, 1, 1, 1)), []),
@@ -95,14 +94,13 @@ def test_whether_the_last_model_is_asked(output, asked, then):
     assert [one.ref for one in rig.gather(request, small, **output).requests] == then
 
 
-def test_there_is_no_time_for_another_model_within_the_least_time_that_it_takes():
+def test_without_the_time_that_the_last_model_takes_at_least_nothing_is_decided_again():
     rig = cascade()
     (request,) = unsure(rig, -1).requests
     rig.gather(request, large, at_s=0.9)
     request = rig.ask(query("late", -2, queried_at_s=NOW_S + 1.0), at_s=1.5)[SMALL]
     answer = answer_of(rig.gather(request, small, at_s=1.55))
-    assert answer.outputs == ["small"]
-    assert [(one.ref, one.failure.reason) for one in answer.missing] == [(LARGE, "late")]
+    assert (answer.outputs, answer.served_propensity, answer.missing, answer.batch.features) == (["small"], 1.0, [], {})
 
 
 def test_an_output_in_the_cache_answers_at_once_and_a_row_in_flight_is_joined():
