@@ -2,15 +2,14 @@
 
 Rules of this file:
 - Bins are fixed, so that sums over feedback add up over partitions. They are finer where classifiers are surer.
-- Each label is first compared with what was expected of its answer from the labels before it, and then learned from.
-  So the errors that are shown are those of estimates, and not of a fit to the same labels.
-- Sums forget, so that a version whose confidence means something else now is found out, and then learned anew.
+- Each label is compared with what the labels before it let expect, and then learned from. So errors are those of
+  estimates, and not of a fit to the same labels.
 """
 
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import mul
 
 Calibration = tuple[float, ...]
@@ -59,7 +58,7 @@ def calibrated(before: Calibration, confidence: float, loss: float) -> Calibrati
     return tuple(sums)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ExpectedLoss:
     """The mean loss of answers before their labels, with its 95 % interval, and how far such estimates were off.
 
@@ -104,22 +103,15 @@ def expected_loss(calibration: Calibration, answers: Sequence[float]) -> Expecte
     spread = sum(map(mul, answers, (one * (1.0 - one) for one in means)))
     width = _WIDTH * math.sqrt(spread + sum(n * n * one for n, one in zip(answers, variances, strict=True))) / count
     error, tolerance = (expected - measured) / (labels or 1.0), _WIDTH * math.sqrt(variance) / (labels or 1.0)
+    ends: tuple[float | None, float | None, float | None] = mean, max(0.0, mean - width), min(1.0, mean + width)
     refused = ""
     if labels < LEAST_LABELS:
         refused = f"{labels:.0f} labels were compared with what was expected of them, of {LEAST_LABELS:.0f}"
     elif abs(error) > tolerance:
         refused = f"over {labels:.0f} labels it was {error:+.3f} off, more than the {tolerance:.3f} of chance"
-    found = ExpectedLoss(
-        mean=mean,
-        lower=max(0.0, mean - width),
-        upper=min(1.0, mean + width),
-        answers=count,
-        labels=labels,
-        error=error,
-        tolerance=tolerance,
-        refused=refused,
-    )
-    return replace(found, mean=None, lower=None, upper=None) if refused else found
+    if refused:
+        ends = None, None, None
+    return ExpectedLoss(*ends, count, labels, error, tolerance, refused)
 
 
 def _expected(sums: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clipper_stream.selection.confidence import BINS, confidence_bin
 from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.distribution import UNDRAWABLE, ActionDistribution, Decision, forced_decision
@@ -12,26 +15,26 @@ from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState, add_losses, discount_factor
 from clipper_stream.selection.sufficient_statistics import Features, normal_equations, width_of
 
-_LEAST = 50.0  # feedbacks: before so many the last model is asked at random, and then nobody's confidence counts
+Floats = NDArray[np.float64]
+
+_LEAST = 50.0  # feedbacks, before which the budget is spent at random
 _PRIOR = 10.0  # feedbacks of each bin at no gain: the last model is asked for what it was seen to do better
+_NONE = 1e-9  # feedbacks, in the place of none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cascade(SelectionPolicy):
-    """Asks the first candidate, and after its answer the last one, with a probability that its confidence decides.
+    """Asks the first candidate, and then the last one with a probability that the confidence of the first decides.
 
-    The feature that this policy chooses by is the confidence of the first candidate's answer (`asks_again`). A query
-    below the threshold asks the last candidate too, whose output is the answer then. The threshold is the one with the
-    greatest gain within the budget: the losses of both models are summed by bin of the confidence, and the sum of their
-    differences from the least confidence up to the threshold is the gain. Where the threshold falls into a bin, its
-    queries are drawn. So a last model that is no better where the first is unsure is asked to explore only.
-
-    Shares are those of the queries that have feedback. Candidates between the first and the last are not asked.
+    That confidence is the feature that it chooses by (`asks_again`). Losses of both are summed by its bin. Below the
+    threshold the last candidate is asked, whose output is the answer then. The threshold has the greatest gain (loss of
+    the first less that of the last, over all queries below it) within the budget; where it lies within a bin, queries
+    of the bin are drawn. Shares are those of the queries with feedback. Other candidates are not asked.
 
     Attributes:
         budget: Share of the queries that may ask the last candidate, exploration included, in [0, 1].
-        exploration: Share of the queries that ask it with probability `budget` whatever the confidence, in [0, 1]. So
-            every query asks it with probability `exploration * budget` at least, and any threshold can be evaluated.
+        exploration: Share of the queries, in [0, 1], that ask it with probability `budget` whatever the confidence: so
+            it learns where the last one is better, and replay can evaluate other thresholds.
         half_life, half_life_s: As in `SelectionPolicy`.
 
     >>> policy, state = Cascade(budget=0.5, exploration=0.2), SelectionState()
@@ -55,43 +58,34 @@ class Cascade(SelectionPolicy):
     half_life_s: float | None = bounded_field(None, above=0.0)
 
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
-        first, last = candidates[0], candidates[-1]
-        counts, _ = _by_bin(state, first)
-        chances, count = self.chances(state, first, last), sum(counts)
-        share = sum(n * p for n, p in zip(counts, chances, strict=True)) / count if count else self.budget
-        return ActionDistribution(_weights(candidates, share), (forced_decision([first]),), ())
+        (counts, _), chances = _by_bin(state, candidates[0]), self.chances(state, candidates[0], candidates[-1])
+        share = float(counts @ chances / counts.sum()) if counts.any() else self.budget
+        return ActionDistribution(_weights(candidates, share), (forced_decision(candidates[:1]),), ())
 
     def by_features(
         self, state: SelectionState, candidates: Sequence[str]
     ) -> ContextualChoice[ActionDistribution] | None:
         if len(candidates) < 2:  # noqa: PLR2004 (a first and a last)
             return None
+        chances = self.chances(state, candidates[0], candidates[-1]).tolist()
         return ContextualChoice(
             otherwise=self.prepare(state, candidates),
-            choices=tuple(_second_choice(candidates, p) for p in self.chances(state, candidates[0], candidates[-1])),
+            choices=tuple(_second_choice(candidates, chance) for chance in chances),
             place=lambda features: confidence_bin(features[0]),
         )
 
-    def chances(self, state: SelectionState, first: str, last: str) -> list[float]:
-        """Probability of asking the last model in each bin of the first one's confidence."""
+    def chances(self, state: SelectionState, first: str, last: str) -> Floats:
+        """Probability of asking the last model in each bin of the first one's confidence, (BINS,)."""
         (counts, losses), (others, other_losses) = _by_bin(state, first), _by_bin(state, last)
-        count = sum(counts)
-        if count < _LEAST or not any(others):
-            return [self.budget] * BINS
-        gain, best, wanted, room = 0.0, 0.0, 0, self.budget
-        for place in range(BINS):
-            own = losses[place] / counts[place] if counts[place] > 0.0 else 0.0
-            other = (other_losses[place] + _PRIOR * own) / (others[place] + _PRIOR)
-            gain += counts[place] * (own - other)
-            if gain > best:
-                best, wanted = gain, place + 1
-        chances: list[float] = []
-        for place in range(BINS):
-            share = counts[place] / count
-            asked = 0.0 if place >= wanted else min(1.0, room / share) if share > 0.0 else float(room > 0.0)
-            room = max(0.0, room - asked * share)
-            chances.append((1.0 - self.exploration) * asked + self.exploration * self.budget)
-        return chances
+        if counts.sum() < _LEAST or not others.any():
+            return np.full(BINS, self.budget)
+        own = losses / np.maximum(counts, _NONE)
+        other = (other_losses + _PRIOR * own) / (others + _PRIOR)
+        gains, shares = np.cumsum(counts * (own - other)), counts / counts.sum()
+        room = self.budget - (np.cumsum(shares) - shares)
+        asked = np.clip(room / np.maximum(shares, _NONE), 0.0, 1.0)
+        asked[int(gains.argmax()) + 1 if gains.max() > 0.0 else 0 :] = 0.0
+        return (1.0 - self.exploration) * asked + self.exploration * self.budget
 
     def observe_for(
         self,
@@ -108,11 +102,11 @@ class Cascade(SelectionPolicy):
         return add_losses(state, losses, propensities, discount_factor(self.half_life), features=bins)
 
 
-def _by_bin(state: SelectionState, model: str) -> tuple[list[float], list[float]]:
+def _by_bin(state: SelectionState, model: str) -> tuple[Floats, Floats]:
     """Feedbacks and losses of a model by bin, each weighed: the products of its features with 1 and with the loss."""
     moments = state.of(model).moments
     matrix, vector = normal_equations(moments, max(BINS + 1, width_of(moments)))
-    return matrix[0, 1 : BINS + 1].tolist(), vector[1 : BINS + 1].tolist()
+    return matrix[0, 1 : BINS + 1], vector[1 : BINS + 1]
 
 
 def _weights(candidates: Sequence[str], share: float) -> dict[str, float]:
