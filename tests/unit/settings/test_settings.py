@@ -122,6 +122,7 @@ def test_a_gateway_gets_its_section_with_files_beside_the_configuration(loaded, 
 
 
 MODEL, APPLICATION = '[[model]]\nname = "a"\nuri = "m:f"\n', '[[application]]\nname = "a"\nmodels = ["b:1"]\n'
+CASCADE = 'policy = {name = "cascade"}\n'
 ACME = '[models]\nallowed_modules = ["acme"]\n'
 
 
@@ -146,7 +147,12 @@ ACME = '[models]\nallowed_modules = ["acme"]\n'
         (APPLICATION + "objective_ms = 0", "objective_ms = 0: expected int >= 1"),
         (DIGITS + 'objective_ms = "never"', "objective_ms = 'never': expected int | null"),
         (DIGITS.replace('"sklearn"', '"pickle"'), "model 'svm:1': runtime 'pickle': use one of joblib, lightgbm"),
-        (DIGITS + 'policy = {name = "best"}', "application 'digits': policy 'best': use one of epsilon_greedy, exp3"),
+        (DIGITS + 'policy = {name = "best"}', "application 'digits': policy 'best': use one of cascade, epsilon_greedy"),
+        (DIGITS + CASCADE, "goes by the confidence of svm:1, which gives none: give its parameters output = \"confidence"),
+        (DIGITS + CASCADE + "audit_ratio = 0.1", "a cascade explores by itself"),
+        (DIGITS + CASCADE + "keep_best = 1", "a cascade needs its first model"),
+        (DIGITS + CASCADE + 'trials = [{model = "b:1", automatic = true}]', "tries b:1 as a shadow, not automatic"),
+        (DIGITS + CASCADE + 'trials = [{model = "b:1", stage = "canary", share = 0.1}]', "tries b:1 as a shadow, not"),
         (DIGITS + "policy = {parameters = {eta = -1.0}}", "application 'digits': "),
         (DIGITS + DIGITS, "application 'digits' is given 2 times"),
         (DIGITS.replace("[64]", "[8]", 1), "takes input float32[8], the application takes float32[64]"),
