@@ -78,12 +78,6 @@ class ActionDistribution:
         """The decision, when there is only one: nothing has to be drawn."""
         return None if self.bounds else self.decisions[0]
 
-    @property
-    def asks_alike(self) -> bool:
-        """Whether each decision asks one model, or the only one asks some, and all for the answer."""
-        decisions, most = self.decisions, 1 if self.bounds else len(self.weights)
-        return all(1 <= len(one.models) <= most and one.models == one.served for one in decisions)
-
     def select(self, rng: RandomSource) -> Decision:
         """Draw a decision, with one number of the source."""
         return self.decisions[bisect_right(self.bounds, rng.random())]
