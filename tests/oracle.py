@@ -295,10 +295,7 @@ def _add(
     row.aging = (0, None) if half_life_s is None else (max(at_ms, said_ms), half_life_s)
     if parameters.get("half_life") is not None:
         _shrink(row, 0.5 ** (1.0 / parameters["half_life"]))
-    in_order, x = len(row.totals) >= MOST_MODELS // 2, features if policy.get("name") == "lin_ucb" else ()
-    if policy.get("name") == "cascade" and features:
-        x = [0.0] * 12
-        x[_bin(features[0])] = 1.0 / max(propensity for _, propensity in losses.values())
+    in_order, x = len(row.totals) >= MOST_MODELS // 2, _learned_features(policy, features, losses)
     for model, (loss, propensity) in losses.items():
         sums = row.totals.setdefault(model, [0.0, 0.0, 0.0, 0.0])
         if in_order:  # of the last score; in a smaller row of the first
@@ -312,6 +309,14 @@ def _add(
     for model in [*row.totals][:-MOST_MODELS]:
         del row.totals[model]
         row.by_confidence.pop(model, None)
+
+
+def _learned_features(policy: Content, features: Sequence[float], losses: Mapping[str, tuple[float, float]]) -> Any:
+    if policy.get("name") != "cascade" or not features:
+        return features if policy.get("name") == "lin_ucb" else ()
+    x = [0.0] * 12
+    x[_bin(features[0])] = 1.0 / max(propensity for _, propensity in losses.values())
+    return x
 
 
 def _bin(confidence: float) -> int:
@@ -329,7 +334,9 @@ def _calibrate(row: Row, losses: Mapping[str, tuple[float, float]], decision: Co
         place, (loss, _) = _bin(confidence), losses[model]
         before = row.by_confidence.get(model) or [0.0] * 28
         labels = math.fsum(before[:24:2])
-        mean = min(1.0, (before[2 * place + 1] + math.fsum(before[1:24:2]) / max(labels, 1.0)) / (before[2 * place] + 1.0))
+        mean = min(
+            1.0, (before[2 * place + 1] + math.fsum(before[1:24:2]) / max(labels, 1.0)) / (before[2 * place] + 1.0)
+        )
         variance = mean * (1.0 - mean) + mean * (1.0 - mean) / (before[2 * place] + 1.0)
         keep = 0.5 ** (1.0 / 1000.0)
         after = [value * keep for value in before]

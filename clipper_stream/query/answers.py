@@ -65,9 +65,8 @@ def conclude(batch: QueryBatch, entries: Sequence[int], now_s: float) -> Answers
     votes: dict[Any, Answer] = {}
     is_vote, default = batch.manifest.combiner == VOTE, batch.manifest.default_output
     for entry in entries:
-        slots = given[start[entry] : start[entry + 1]]
-        if entry in batch.again:
-            slots += given[start[batch.again[entry]] : start[batch.again[entry] + 1]]
+        slots, again = given[start[entry] : start[entry + 1]], batch.again.get(entry)
+        slots = slots if again is None else slots + given[start[again] : start[again + 1]]
         packed = entry in batch.options and batch.options[entry].packed
         has_failed, decision = entry in batch.failed, decisions[entry]
         if has_failed and not packed and decision is not None and slots.count(LATE) == len(slots):

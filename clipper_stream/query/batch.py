@@ -6,7 +6,7 @@ Rules of this file:
   queries, so that one code serves both.
 - An entry has a slot for each row of each model that it asks, its models one after another: those of an entry begin at
   `slot_start`. A slot is filled once, by an output or by a `Failure`; of an entry that is answered none is open.
-- A query of which another model is asked after the first has answered has the slots of that in a further entry, `again`.
+- The slots of a model that is asked after the first has answered are in a further entry of the query, `again`.
 - What few queries have is in a map by index; what all have is in a list.
 
 The state of an entry is one byte, and one table says what may follow what:

@@ -199,9 +199,7 @@ class Router:
             records = ((batch, query), *self._queries.remove(batch, (query,)))
             self._effects.deferred += ((*record, at_s) for record in records)
 
-    def look_up(
-        self, batch: QueryBatch, slots_by_ref: Mapping[str, Sequence[int]], cache: ClockCache
-    ) -> list[Lookup]:
+    def look_up(self, batch: QueryBatch, slots_by_ref: Mapping[str, Sequence[int]], cache: ClockCache) -> list[Lookup]:
         """Ask for the rows that are not in the cache of the partition; return those that are."""
         effects, lookups = self._effects, list[Lookup]()
         for ref, slots in slots_by_ref.items():
@@ -335,7 +333,9 @@ class Router:
         """
         least_s = max(now_s, batch.asked_at_s + self._trips.least_s(batch.manifest.refs[-1:], now_s))
         first = [entry for entry in entries if entry < len(batch)]
-        asking = decide_again(batch, [one for one in first if self._led_s(batch.due_s[one], batch.asked_at_s) > least_s])
+        asking = decide_again(
+            batch, [one for one in first if self._led_s(batch.due_s[one], batch.asked_at_s) > least_s]
+        )
         if asking:
             self._effects.unsure.append((batch, batch.ask_again(asking)))
         ended = [entry for entry in entries if entry < len(batch) + len(batch.audit) and entry not in asking]

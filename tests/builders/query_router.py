@@ -54,7 +54,9 @@ def application(name="app", refs=("a:1",), policy="exp4", parameters=(), **chang
         for ref, share in shares.items()
     )
     settings = dict(spec=RowSpec("float32", (1,)), objective_s=1.0, default_output="default")
-    return Application(name=name, candidates=candidates, policy=make_policy(policy, dict(parameters)), **(settings | changes))
+    return Application(
+        name=name, candidates=candidates, policy=make_policy(policy, dict(parameters)), **(settings | changes)
+    )
 
 
 class Query(NamedTuple):

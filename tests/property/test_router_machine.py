@@ -88,7 +88,13 @@ class Naive:
     def asks_again(self, in_time):
         """Decide by the confidence of the first model, once; whether another one is asked."""
         app, rows = APPLICATIONS.get(self.query.application), range(len(self.rows))
-        if self.audits or not app or not app.policy.asks_again or self.query.models or self.decision.models != (UNSURE,):
+        if (
+            self.audits
+            or not app
+            or not app.policy.asks_again
+            or self.query.models
+            or self.decision.models != (UNSURE,)
+        ):
             return False
         if self.decided_again or not in_time:
             return False

@@ -39,7 +39,7 @@ def nightly(
 ) -> None:
     """Evaluate every version and a set of policies on the day's log, and say what to try. For cron or a timer.
 
-    Writes NAME.html and NAME.json of each application. Policies begin with NAME.learned.json of `learn`, if it is there,
+    Writes NAME.html and NAME.json of each application. Policies begin with NAME.learned.json of `learn`, where it is,
     and the policy that learned it is a candidate, frozen. Intervals hold for all candidates of all applications.
     """
     require_extra("replay", "duckdb", "pyarrow", "jinja2", "matplotlib")

@@ -85,9 +85,7 @@ def application_parts(name: str, status: ApplicationStatus) -> Iterator[Renderab
     for version in status.versions:
         for instance, reason in version.declared.failed.items() if version.declared else ():
             yield Text(f"host {instance} failed: {reason}", style="red")
-    for version in status.versions:
-        if version.expected is not None:
-            yield Text(expected_line(version.model, version.expected))
+    yield from (Text(expected_line(one.model, one.expected)) for one in status.versions if one.expected is not None)
     for trial in status.trials:
         yield Text(trial_line(trial))
     for version in status.versions:

@@ -46,9 +46,7 @@ which a change would keep no rows anyway."""
 def state_of(row: SelectionRow) -> SelectionState:
     """Return a row as the library's state."""
     totals = {
-        one.model: ModelTotals(
-            one.count, one.loss, one.weighted_count, one.weighted_loss, one.moments, one.calibration
-        )
+        one.model: ModelTotals(one.count, one.loss, one.weighted_count, one.weighted_loss, one.moments, one.calibration)
         for one in row.totals
     }
     return SelectionState(totals, row.at_ms, row.half_life_s)

@@ -18,7 +18,6 @@ from clipper_stream.selection.policies.cascade import Cascade
 from clipper_stream.selection.registry import make_policy
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
 
-
 _SAY_CONFIDENCE: Mapping[str, tuple[str, Any]] = {
     **dict.fromkeys(("sklearn", "joblib", "lightgbm", "xgboost"), ("output", "confidence")),
     "onnx": ("confidence", True),
@@ -80,7 +79,7 @@ def _reference_problems(
 
 
 def _cascade_problems(application: ApplicationManifest, known: Mapping[str, ModelManifest]) -> Iterator[str]:
-    """What a cascade cannot be combined with; a `python` model, or one behind a server, may give a confidence unsaid."""
+    """What a cascade cannot be combined with. Whether a `python` model gives a confidence, nobody knows here."""
     first = known.get(application.models[0]) if application.models else None
     if first is not None and first.runtime in _SAY_CONFIDENCE:
         name, value = _SAY_CONFIDENCE[first.runtime]

@@ -196,7 +196,9 @@ class StatusBuilder:
                 declared_share=None if trial is None else trial.share,
                 weight=weights.get(ref),
                 loss=self._loss(compared, state.of(ref)),
-                expected=expected_loss(state.of(ref).calibration, [last.amounts["confidence", ref, one] for one in bins]),
+                expected=expected_loss(
+                    state.of(ref).calibration, [last.amounts["confidence", ref, one] for one in bins]
+                ),
                 compared=compared,
                 share=min(1.0, had / queries) if queries else None,
                 queries=round(counted["asked", ref]),

@@ -186,7 +186,10 @@ def learned_states(log: Iterable[DecisionColumns], policy: SelectionPolicy) -> M
     learner: CandidateState | None = None
     for columns in log:
         learner = learner or CandidateState(policy, columns.models)
-        known, chances = known_losses(columns), [scored_propensity(columns, each) for each in range(len(columns.models))]
+        known, chances = (
+            known_losses(columns),
+            [scored_propensity(columns, each) for each in range(len(columns.models))],
+        )
         for query in queries_in_order(columns, (known.weight > 0.0).any(axis=1)):
             scored = np.flatnonzero(known.weight[query.row]).tolist()
             losses = {columns.models[each]: float(known.loss[query.row, each]) for each in scored}

@@ -69,7 +69,9 @@ def _model_of(estimator: Any, file: ModelFile) -> FunctionModel:
         probabilities = getattr(estimator, "predict_proba", None)
         if probabilities is None:
             kind = type(estimator).__name__
-            raise ModelNotLoaded(f"a {kind} has no predict_proba: calibrate it (CalibratedClassifierCV), or give labels")
+            raise ModelNotLoaded(
+                f"a {kind} has no predict_proba: calibrate it (CalibratedClassifierCV), or give labels"
+            )
         predict = partial(_with_probability, probabilities, estimator.classes_.tolist())
     if not columns:
         return FunctionModel(predict, fitted)

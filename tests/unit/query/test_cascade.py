@@ -63,7 +63,7 @@ def test_where_it_is_unsure_the_last_model_answers_and_both_are_logged(threshold
     assert (answer.outputs, answer.confidence) == (["large"], 1.0)
     assert said(answer) == {SMALL: (["small"], False), LARGE: (["large"], True)}
     assert answer.batch.confidences == {0: UNSURE, 1: 1.0}
-    assert rig.router.recorded(answer) == [] and rig.router.in_flight == 0
+    assert (rig.router.recorded(answer), rig.router.in_flight) == ([], 0)
 
 
 @pytest.mark.parametrize("how", ["late", "error"])
@@ -139,7 +139,7 @@ def test_a_share_of_the_queries_asks_as_the_logged_propensities_say():
     rig = cascade(exploration=0.2)
     asked, expected, count = 0, 0.0, 2_000
     request = rig.ask(*(query(f"q{number}", -1 if number % 10 == 0 else 1, offset=number) for number in range(count)))
-    effects = rig.gather(request[SMALL], lambda value: small(value))
+    effects = rig.gather(request[SMALL], small)
     effects.answers.extend(rig.gather(effects.requests[0], large).answers)
     assert len(effects.answers) == count
     for answer in effects.answers:

@@ -344,7 +344,7 @@ def test_every_declared_version_has_its_hosts_whoever_uses_it() -> None:
         (20.0, 2.0, "of svm:1 is not shown: 20 labels were compared with what was expected of them, of 100"),
     ],
 )
-def test_the_loss_that_is_expected_before_labels_is_shown_beside_its_error_or_not_at_all(labels, expected, said) -> None:
+def test_the_loss_expected_before_labels_is_shown_beside_its_error_or_not_at_all(labels, expected, said) -> None:
     bins = [0.0] * 2 * BINS
     bins[0:2], bins[-2:] = (200.0, 100.0), (400.0, 0.0)
     found, traffic = facts(), TrafficWindow()

@@ -94,8 +94,10 @@ def test_a_whole_batch_is_one_call_of_the_library(made, runtime):
 @runtimes
 @pytest.mark.parametrize(("kind", "labels"), [("two", ["no", "yes"]), ("three", None)])
 def test_a_label_has_its_probability(made, runtime, kind, labels):
-    model, booster = made(runtime, kind, output="confidence", labels=labels)
-    outputs, (probable, _) = predict_rows(model, X).outputs, made(runtime, kind, output="probabilities")
+    (model, _), (probable, _) = (
+        made(runtime, kind, output=way, labels=labels) for way in ("confidence", "probabilities")
+    )
+    outputs = predict_rows(model, X).outputs
     matrix = probable.predict_batch(X)
     assert [output["confidence"] for output in outputs] == pytest.approx(matrix.max(axis=1).tolist())
     assert [output["label"] for output in outputs] == [(labels or range(3))[best] for best in matrix.argmax(axis=1)]
