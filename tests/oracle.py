@@ -338,9 +338,8 @@ def _calibrate(row: Row, losses: Mapping[str, tuple[float, float]], decision: Co
             1.0, (before[2 * place + 1] + math.fsum(before[1:24:2]) / max(labels, 1.0)) / (before[2 * place] + 1.0)
         )
         variance = mean * (1.0 - mean) + mean * (1.0 - mean) / (before[2 * place] + 1.0)
-        keep = 0.5 ** (1.0 / 1000.0)
-        after = [value * keep for value in before]
-        after[26] *= keep
+        after = [value * 0.5 ** ((1.0 if index < 24 else 4.0) / 1000.0) for index, value in enumerate(before)]
+        after[26] *= 0.5 ** (4.0 / 1000.0)
         added = {2 * place: 1.0, 2 * place + 1: loss}
         if labels >= 100.0:
             added |= {24: 1.0, 25: mean, 26: variance, 27: loss}

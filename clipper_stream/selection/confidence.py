@@ -22,7 +22,7 @@ HALF_LIFE = 1_000.0
 """Labels of one partition after which one weighs half: some hundred in each bin that matters."""
 LEAST_LABELS = 100.0
 """Before so many nothing is expected, and after so many expectations that were compared something is said."""
-_KEEP = 0.5 ** (1.0 / HALF_LIFE)
+_KEEP, _KEEP_ERRORS = 0.5 ** (1.0 / HALF_LIFE), 0.5 ** (4.0 / HALF_LIFE)  # errors of late show that something changed
 _PRIOR = 1.0  # label at the mean loss of all bins, that each bin begins with
 _WIDTH = 1.96  # standard errors of a 95 % interval
 
@@ -47,8 +47,8 @@ def calibrated(before: Calibration, confidence: float, loss: float) -> Calibrati
     sums, place = [*before] if len(before) == SUMS else [0.0] * SUMS, confidence_bin(confidence)
     means, variances = _expected(sums)
     is_expected = math.fsum(sums[: 2 * BINS : 2]) >= LEAST_LABELS
-    sums = [value * _KEEP for value in sums]
-    sums[-2] *= _KEEP
+    sums = [*(value * _KEEP for value in sums[: 2 * BINS]), *(value * _KEEP_ERRORS for value in sums[2 * BINS :])]
+    sums[-2] *= _KEEP_ERRORS
     sums[2 * place] += 1.0
     sums[2 * place + 1] += loss
     if is_expected:

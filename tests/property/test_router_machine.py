@@ -24,7 +24,7 @@ MODELS = {
     "b:1": lambda x: int(x) % 2,
     "c:1": lambda x: 7,
     "d:1": lambda x: -int(x),
-    UNSURE: lambda x: {"label": int(x), "confidence": x / 4},
+    UNSURE: lambda x: {"label": int(x), "confidence": float(x) / 4},
 }
 VOLATILE = "c:1"
 ALWAYS_NEW = {"volatile": (VOLATILE,), "objective_s": 3.0, "confidence_threshold": 0.6}
@@ -88,15 +88,9 @@ class Naive:
     def asks_again(self, in_time):
         """Decide by the confidence of the first model, once; whether another one is asked."""
         app, rows = APPLICATIONS.get(self.query.application), range(len(self.rows))
-        if (
-            self.audits
-            or not app
-            or not app.policy.asks_again
-            or self.query.models
-            or self.decision.models != (UNSURE,)
-        ):
+        if self.audits or self.decision is None or not app.policy.asks_again or self.query.models:
             return False
-        if self.decided_again or not in_time:
+        if self.decided_again or not in_time or self.decision.models != (UNSURE,):
             return False
         self.decided_again = True
         sure = [0.0 if (UNSURE, row) in self.failures else self.slots[UNSURE, row]["confidence"] for row in rows]

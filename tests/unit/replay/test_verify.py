@@ -245,7 +245,7 @@ def test_losses_by_confidence_and_what_was_expected_of_them_are_verified_to_the_
         if number % 20 == 0:
             at.learn()
     first, _ = at.learn().rows[*APP, 0].totals
-    assert first.calibration[-4] == pytest.approx(150.0, rel=0.1), "labels that were expected after the first hundred"
+    assert first.calibration[-4] == pytest.approx(123.0, rel=0.1), "labels that were expected after the first hundred"
     assert is_told_alike(at)
 
 

@@ -5,9 +5,8 @@ import random
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits, make_classification
-from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_predict
+from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.svm import SVC
 
 from clipper_stream.selection.policies.cascade import Cascade
@@ -67,9 +66,10 @@ def test_the_last_model_is_asked_within_the_budget_and_least_sure_queries_first(
     chances = policy.chances(served.state, *MODELS)
     known = [chances[place] for place in (0, 2, 5, 7, 11)]
     assert known == sorted(known, reverse=True)
-    assert min(known) >= 0.1 * budget
-    if budget == 0.3:  # all below 0.9
-        assert known[:3] == pytest.approx([0.93, 0.93, 0.93], abs=0.1)
+    assert min(known) >= 0.1 * budget - 1e-12
+    if budget == 0.3:  # all below 0.8 and most below 0.9
+        assert known[:2] == pytest.approx([0.93, 0.93])
+        assert known[3:] == pytest.approx([0.03, 0.03], abs=0.2)
 
 
 @pytest.mark.parametrize("kind", ["no better", "specialist"])
@@ -79,38 +79,35 @@ def test_a_last_model_that_is_not_better_where_the_first_is_unsure_is_asked_to_e
 
 
 def digits():
-    rows, labels = load_digits(return_X_y=True)
-    coarse = rows.reshape(-1, 4, 2, 4, 2).mean(axis=(2, 4)).reshape(-1, 16)
-    return coarse, rows, labels, LogisticRegression(max_iter=2_000), SVC(gamma=0.001, C=10.0)
+    return *load_digits(return_X_y=True), LogisticRegression(C=0.01, max_iter=300), SVC(gamma=0.001, C=10.0)
 
 
 def generated():
-    rows, labels = make_classification(
-        4_000, 20, n_informative=12, n_classes=4, n_clusters_per_class=2, class_sep=1.5, flip_y=0.01, random_state=5
-    )
-    return rows, rows, labels, LogisticRegression(max_iter=2_000), RandomForestClassifier(200, random_state=0, n_jobs=1)
+    made = make_classification(3_000, 20, n_informative=6, class_sep=1.6, flip_y=0.0, random_state=2)
+    return *made, LogisticRegression(), SVC()
 
 
 def predicted(data):
     """Confidences of the first model and losses of both, each predicted out of sample, in random order."""
-    small_rows, large_rows, labels, small, large = data
-    probabilities = cross_val_predict(small, small_rows, labels, cv=4, method="predict_proba")
-    wrong = cross_val_predict(large, large_rows, labels, cv=4) != labels
+    rows, labels, small, large = data
+    folds = KFold(3, shuffle=True, random_state=1)
+    probabilities = cross_val_predict(small, rows, labels, cv=folds, method="predict_proba")
+    wrong = cross_val_predict(large, rows, labels, cv=folds) != labels
     order = np.random.default_rng(1).permutation(len(labels))
     order = np.concatenate([order, order[::-1]])
     return probabilities.max(axis=1)[order], (probabilities.argmax(axis=1) != labels)[order], wrong[order]
 
 
 @pytest.mark.parametrize(
-    ("data", "budget", "within"), [(digits, 0.3, 0.005), (generated, 0.5, 0.01)], ids=["digits", "generated"]
+    ("data", "budget", "within"), [(digits, 0.2, 0.004), (generated, 0.3, 0.008)], ids=["digits", "generated"]
 )
 def test_most_of_the_cost_is_saved_at_about_the_loss_of_the_last_model_alone(data, budget, within):
     confidences, small, large = predicted(data())
     served, half = Served(Cascade(budget=budget, exploration=0.05), confidences, small, large), len(large) // 2
     at_random = budget * large.mean() + (1.0 - budget) * small.mean()
-    assert served.share < budget + 0.01
+    assert served.share < budget + 0.02
     assert served.loss(half) < large[half:].mean() + within
-    assert large.mean() + 3 * within < at_random, "asked as often, but at random"
+    assert large.mean() + 2 * within < at_random, "asked as often, but at random"
 
 
 def test_before_there_is_feedback_the_budget_is_spent_at_random():
