@@ -43,9 +43,8 @@ def encode_answers(answers: Answers) -> tuple[Answers, list[bytes]]:
     """
     batch, count = answers.batch, len(answers.entries)
     values: list[bytes] = [b""] * count
-    unusual = batch.options or batch.audit or batch.features or batch.confidences
-    unusual = unusual or min(batch.queried_at_s) < LEAST_S
-    if count >= FORMS_FROM and not unusual:
+    unusual = any((batch.options, batch.audit, batch.features, batch.confidences))
+    if count >= FORMS_FROM and not unusual and min(batch.queried_at_s) >= LEAST_S:
         _fill_forms(answers, values)
     unwritable: dict[int, Failure] = {}
     for place, value in enumerate(values):

@@ -190,7 +190,7 @@ def learned_states(log: Iterable[DecisionColumns], policy: SelectionPolicy) -> M
             known_losses(columns),
             [scored_propensity(columns, each) for each in range(len(columns.models))],
         )
-        for query in queries_in_order(columns, (known.weight > 0.0).any(axis=1)):
+        for query in queries_in_order(columns, np.any(known.weight > 0.0, axis=1)):
             scored = np.flatnonzero(known.weight[query.row]).tolist()
             losses = {columns.models[each]: float(known.loss[query.row, each]) for each in scored}
             learner.expect(query, losses, {columns.models[each]: float(chances[each][query.row]) for each in scored})

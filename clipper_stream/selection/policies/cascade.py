@@ -85,7 +85,8 @@ class Cascade(SelectionPolicy):
         room = self.budget - (np.cumsum(shares) - shares)
         asked = np.clip(room / np.maximum(shares, _NONE), 0.0, 1.0)
         asked[int(gains.argmax()) + 1 if gains.max() > 0.0 else 0 :] = 0.0
-        return (1.0 - self.exploration) * asked + self.exploration * self.budget
+        chances: Floats = (1.0 - self.exploration) * asked + self.exploration * self.budget
+        return chances
 
     def observe_for(
         self,
