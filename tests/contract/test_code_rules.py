@@ -43,10 +43,10 @@ def imports_of(statements):
 # --- names and sizes ------------------------------------------------------------------------------------------------
 BUDGETS = """
 clipper_topics 2675
-clipper_stream 355 batching 530 caching 200 client 1235 combining 185 drift 250 evaluation 3755 feedback 520 http 355
-               models 2805 query 2430 selection 1725 sequential_testing 1040
-clipper_agents 25 broker 665 cli 3355 control 1880 dead_letters 235 demo 585 examples 35 feedback 390 host 1265
-               kafka 2405 observability 1200 replay 2435 rollout 1690 router 4165 settings 665 status 2490
+clipper_stream 325 batching 530 caching 200 client 1235 combining 185 drift 250 evaluation 3775 feedback 530 http 355
+               models 2875 query 2540 selection 1990 sequential_testing 1040
+clipper_agents 25 broker 665 cli 3510 control 1890 dead_letters 235 demo 585 examples 35 feedback 390 host 1265
+               kafka 2405 observability 1200 replay 2435 rollout 1690 router 4180 settings 690 status 2500
                streaming 2300 supervisor 1670
 clipper_gateway 3595 console 1700
 clipper_loadgen 1055
