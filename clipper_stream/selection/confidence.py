@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import mul
 
+from clipper_stream.intervals import Z
+
 Calibration = tuple[float, ...]
 """Feedbacks and losses of each bin, one pair after another; then labels that were expected, and the sums of expected
 losses, of their variances, and of the losses that came. Empty: the version gives no confidence."""
@@ -24,7 +26,6 @@ LEAST_LABELS = 100.0
 """Before so many nothing is expected, and after so many expectations that were compared something is said."""
 _KEEP, _KEEP_ERRORS = 0.5 ** (1.0 / HALF_LIFE), 0.5 ** (4.0 / HALF_LIFE)  # errors of late show that something changed
 _PRIOR = 1.0  # label at the mean loss of all bins, that each bin begins with
-_WIDTH = 1.96  # standard errors of a 95 % interval
 
 
 def confidence_bin(confidence: float) -> int:
@@ -101,8 +102,8 @@ def expected_loss(calibration: Calibration, answers: Sequence[float]) -> Expecte
     labels, expected, variance, measured = calibration[2 * BINS :]
     mean = sum(map(mul, answers, means)) / count
     spread = sum(map(mul, answers, (one * (1.0 - one) for one in means)))
-    width = _WIDTH * math.sqrt(spread + sum(n * n * one for n, one in zip(answers, variances, strict=True))) / count
-    error, tolerance = (expected - measured) / (labels or 1.0), _WIDTH * math.sqrt(variance) / (labels or 1.0)
+    width = Z * math.sqrt(spread + sum(n * n * one for n, one in zip(answers, variances, strict=True))) / count
+    error, tolerance = (expected - measured) / (labels or 1.0), Z * math.sqrt(variance) / (labels or 1.0)
     ends: tuple[float | None, float | None, float | None] = mean, max(0.0, mean - width), min(1.0, mean + width)
     refused = ""
     if labels < LEAST_LABELS:
