@@ -51,7 +51,7 @@ test-browser: $(STAMP) ## The console in a real Chromium (Debian: apt install ch
 test-fast: $(STAMP) ## Tests that need no Kafka
 	$(BIN)/pytest -m "not (integration or e2e or faults or long or slow)" -n 2 -q $(ARGS)
 
-faults: $(STAMP) ## Kill, freeze and cut off processes, and count what was lost: about 70 minutes
+faults: $(STAMP) ## Kill, freeze and cut off processes, and count what was lost: about 75 minutes
 	$(BIN)/pytest -m "faults or long" -n 2 --dist loadfile -q $(ARGS)
 
 soak: $(STAMP) ## Half an hour at half of the sustained rate: does anything grow? Writes benchmarks/results/soak.md

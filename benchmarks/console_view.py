@@ -70,7 +70,7 @@ def jobs(options: argparse.Namespace, here: Session) -> Any:
     catalogue = here.place("console").catalogue
     asyncio.run(ensure_topics(here.connection, catalogue))
     size = {"applications": options.applications, "versions": options.versions}
-    producer = Producer({**here.connection.librdkafka(), "linger.ms": 5})
+    producer = Producer({"bootstrap.servers": here.connection.bootstrap, "linger.ms": 5})
     for topic, key, value in (*declared(**size), *compared(**size)):
         producer.produce(getattr(catalogue, topic), value, key, partition=0, on_delivery=_checked)
         producer.poll(0)

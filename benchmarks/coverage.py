@@ -122,7 +122,8 @@ def row_of(traffic: Traffic, setting: Setting, seeds: int, drawn: Floats) -> Row
             for method, interval in intervals(estimator, choices, drawn).items():
                 width = interval.high - interval.low
                 found.setdefault((estimator.name, method), []).append((interval.covers(truth), width))
-    effective, carrying = np.median([(support.effective, support.carrying) for support in supports], axis=0)
+    kish = [support.importance**2 / support.squares for support in supports]
+    effective, carrying = np.median(kish), np.median([support.carrying for support in supports])
     models, contexts = (tuple(map(str, range(size))) for size in policy.T.shape)
     warned = np.array([bool(support.warnings(models, contexts)) for support in supports], float)
     return Row(setting, effective, carrying, warned, {key: np.array(each, float) for key, each in found.items()})

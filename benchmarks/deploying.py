@@ -28,7 +28,7 @@ from rig.systems import Place, application, model, pipeline, written
 from clipper_agents.broker.properties import free_port
 from clipper_agents.control.apply import apply_manifests
 from clipper_agents.control.plan import Plan
-from clipper_agents.control.state import read_manifests
+from clipper_agents.control.state import read_control
 from clipper_agents.control.writer import change_control
 from clipper_agents.kafka.topics import existing_topics
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
@@ -98,7 +98,7 @@ class Deploys:
 
     async def _come_and_go(self) -> None:
         connection, catalogue = self._place.connection, self._place.catalogue
-        declared = (await read_manifests(connection, catalogue)).applications[NAME]
+        declared = (await read_control(connection, catalogue)).manifests.applications[NAME]
         for turn in itertools.count():
             if self._over.is_set():
                 return

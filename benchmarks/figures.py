@@ -20,15 +20,21 @@ CONDITIONS_OF_README = (
     "{} cores ({}), Kafka {} on loopback, queries of 64 numbers, a cheap numpy model, one core for the system:"
 )
 SYSTEMS_OF_README = {
-    "model in a host, JSON": ["separate-json"],
-    "model in a host, msgpack, 16 rows a query": ["packed-msgpack"],
-    "model in the router, JSON": ["colocated-json"],
-    "loops by hand: confluent-kafka, aiokafka": ["confluent-pass-through", "aiokafka-pass-through"],
-    "Bytewax, FastStream, Quix Streams": ["bytewax-pass-through", "faststream-pass-through", "quix-pass-through"],
-    "stock Faust, MLServer's Kafka mode": ["faust-pass-through", "mlserver-pass-through"],
-    "the same work, ours: model in the router, JSON": ["colocated-same-work"],
-    "the same work: confluent-kafka by hand, Bytewax": ["confluent-same-work", "bytewax-same-work"],
-    "the same work: Quix Streams, stock Faust": ["quix-same-work", "faust-same-work"],
+    "this system, model in a host, JSON": "separate-json",
+    "this system, model in a host, msgpack, 16 rows a query": "packed-msgpack",
+    "this system, model in the router, JSON": "colocated-json",
+    "confluent-kafka, a loop by hand": "confluent-pass-through",
+    "aiokafka, a loop by hand": "aiokafka-pass-through",
+    "Bytewax": "bytewax-pass-through",
+    "FastStream": "faststream-pass-through",
+    "Quix Streams": "quix-pass-through",
+    "MLServer, in its Kafka mode": "mlserver-pass-through",
+    "Faust": "faust-pass-through",
+    "the same work: this system, model in the router, JSON": "colocated-same-work",
+    "the same work: confluent-kafka, a loop by hand": "confluent-same-work",
+    "the same work: Bytewax": "bytewax-same-work",
+    "the same work: Quix Streams": "quix-same-work",
+    "the same work: Faust": "faust-same-work",
 }
 DIGITS = 3
 THOUSAND = 1_000.0
@@ -73,23 +79,16 @@ def _numbers(figures: str) -> Iterator[str]:
     known = {row[0]: dict(zip(columns, row[1:], strict=False)) for row in cells[2:]}
     yield f"{CONDITIONS_OF_README.format(*_said(figures))}\n"
     yield from ("| | rows/s | CPU a row, µs |", "|---|---|---|")
-    for name, systems in SYSTEMS_OF_README.items():
-        found = [known[system] for system in systems if system in known]
-        if len(found) < len(systems):
-            continue
-        split = [f"router {one['router µs']}, host {one['host µs']}" for one in found if one["host µs"] != "-"]
-        cpu = _listed([one["CPU µs a row"] for one in found])
-        yield f"| {name} | {_listed([one['rows/s'] for one in found])} | {': '.join([cpu, *split])} |"
+    for name, system in SYSTEMS_OF_README.items():
+        if (one := known.get(system)) is not None:
+            split = "" if one["host µs"] == "-" else f": router {one['router µs']}, host {one['host µs']}"
+            yield f"| {name} | {one['rows/s']} | {one['CPU µs a row']}{split} |"
 
 
 def _said(figures: str) -> tuple[str, str, str]:
     found = re.search(r"^(\d+) CPUs \((.+?)\), .*?\nKafka ([\d.]+)", figures, re.MULTILINE | re.DOTALL)
     assert found
     return found[1], found[2], found[3]
-
-
-def _listed(texts: list[str]) -> str:
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
 def known(folder: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from rig.session import page_options, parsed, write_page
 from clipper_stream.evaluation.candidates.candidate import LearningPolicy
 from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
 from clipper_stream.evaluation.log.columns import DecisionColumns
+from clipper_stream.evaluation.log.configuration import Configuration
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
 from clipper_stream.evaluation.sequential.rejection_sampling import reject
 from clipper_stream.evaluation.sequential.replay import ReplayRun
@@ -123,7 +124,8 @@ def decided(log: Log, whole: np.ndarray, seed: int) -> DecisionColumns:
     served = np.eye(3, dtype=bool)[chosen]
     asked = served | (rng.random(rows) < log.audit_ratio)[:, None]
     propensity = np.where(asked, log.audit_ratio + (1 - log.audit_ratio) * np.asarray(log.probabilities), 0.0)
-    return columns(whole, propensity, served, np.asarray(log.probabilities)[chosen], rows)
+    found = columns(whole, propensity, served, np.asarray(log.probabilities)[chosen], rows)
+    return replace(found, configs={0: Configuration(audit_ratio=log.audit_ratio)})
 
 
 def everything(whole: np.ndarray, span_ms: int) -> DecisionColumns:

@@ -1,6 +1,7 @@
 """An answer as a caller sees it, and what a caller says in a query and in a feedback, over Kafka or HTTP."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -32,8 +33,6 @@ class Answer:
 
     Attributes:
         query_id: Id of the query, minted by the client unless the caller gave one.
-        application: The application asked.
-        context: The context asked in.
         output: The output for a query of one row; None for one of several.
         outputs: The outputs, one a row, for a query of several rows; None for one of a single row.
         confidence: Share of the asked models that agree, in [0, 1]; over several rows the least.
@@ -86,3 +85,13 @@ def answer_of(
         partition=partition,
         key=key,
     )
+
+
+async def all_answers(asked: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer]:
+    """The answers in order; the first error ends all calls."""
+    tasks = [asyncio.ensure_future(one) for one in asked]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

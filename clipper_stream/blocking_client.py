@@ -98,7 +98,13 @@ def blocking(
     return wraps(method)(call)
 
 
+def constructed_as(
+    init: Callable[Concatenate[C, P], None],
+) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, P], None]]:
+    """Gives the constructor of a `BlockingClient` the arguments of its client's."""
+    return wraps(init)
+
+
 def _run(loop: asyncio.AbstractEventLoop) -> None:
-    """Run the loop until it is stopped, then what is left of its tasks."""
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         runner.get_loop().run_forever()

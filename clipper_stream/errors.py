@@ -10,12 +10,15 @@ on. A `SetupError` is the fault of who configured: the process does not start, o
 Each message states the value, the bound and what to do next. A value that came from outside is stated by `shown`.
 """
 
+import json
 import reprlib
+from pathlib import Path
 from typing import Any
 
 SHOWN_CHARACTERS = 80
 SHOWN_MEMBERS = 8
 """Of a list or a map: four levels of them are four thousand values, and more would not be seen."""
+CLONE = Path(__file__).parents[1]
 _shown = reprlib.Repr()
 _shown.maxlevel, _shown.maxlist, _shown.maxtuple, _shown.maxdict = 4, SHOWN_MEMBERS, SHOWN_MEMBERS, SHOWN_MEMBERS
 _shown.maxstring = _shown.maxother = _shown.maxlong = SHOWN_CHARACTERS
@@ -29,6 +32,19 @@ def shown(value: Any) -> str:
     """
     text = _shown.repr(value)
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an optional extra of this package, from where the package itself came.
+
+    That is a clone, or what pip was given (PEP 610): a folder, a wheel, a URL; else a package index.
+    """
+    from importlib.metadata import distribution  # noqa: PLC0415 - of every process, an error has it alone
+
+    if (CLONE / "pyproject.toml").exists():
+        return f"pip install -e '{CLONE}[{extra}]'"
+    url = json.loads(distribution("clipper-stream").read_text("direct_url.json") or "{}").get("url")
+    return f"pip install 'clipper-stream[{extra}]{f' @ {url}' if url else ''}'"
 
 
 def plain(text: str) -> str:

@@ -10,11 +10,11 @@ _HEAD = f"""# Metrics
 
 <!-- Generated: python docs/metrics_reference.py > docs/reference/metrics.md -->
 
-Every process serves metrics on `http://127.0.0.1:PORT/metrics`, beside its [probes](../how-to/scale-out.md#probes). A
-worker's ready line has the port, and the log of a supervisor; `metrics_port` of `[router]`, `[host]`, `[steward]`,
-`[gateway]` and `[supervisor]` fixes it. The format is Prometheus' text, or OpenMetrics for who asks for it, with the
-trace id of the newest sampled query as the exemplar of each bucket of a latency. Routers with colocated models have the
-metrics of hosts too.
+Every process serves metrics on `http://127.0.0.1:PORT/metrics`, beside its
+[probes](../how-to/three-machines.md#probes). A worker's ready line has the port, and the log of a supervisor;
+`metrics_port` of `[router]`, `[host]`, `[steward]`, `[gateway]` and `[supervisor]` fixes it. The format is Prometheus'
+text, or OpenMetrics for who asks for it, with the trace id of the newest sampled query as the exemplar of each bucket
+of a latency. Routers with colocated models have the metrics of hosts too.
 
 No label contains a context or a query id, and names that a caller invents are one series (`unknown`, in the gateway
 empty). Of applications, and of models, the first {MOST_NAMES:,} that a process is asked for have series of their own;

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from clipper_gateway.api import MOST_FEEDBACK, MOST_WAIT_S, Accepted, OwnApi
+from clipper_gateway.api import MOST_FEEDBACK, MOST_WAIT_S, Accepted, FeedbackBody, OwnApi
 from clipper_gateway.calls import PredictBody
 from clipper_gateway.errors import STATUSES
 from clipper_gateway.inference import PARAMETERS
@@ -307,9 +307,11 @@ def _ref(name: str) -> Json:
 
 def _schemas() -> Json:
     own = [one for one in globals().values() if isinstance(one, type) and issubclass(one, msgspec.Struct)]
-    bodies: list[type[msgspec.Struct]] = [PredictBody, Accepted, InputTensor, RequestedOutput, InferenceRequest, *own]
-    found = components([Feedback, QueryStatus, *bodies, ApplicationManifest, Query], _ref("{name}")["$ref"])
-    asked = found.pop("Query")
+    told: list[type[msgspec.Struct]] = [Feedback, FeedbackBody, Accepted, QueryStatus]
+    bodies = [*told, PredictBody, InputTensor, RequestedOutput, InferenceRequest, *own]
+    found = components([*bodies, ApplicationManifest, Query], _ref("{name}")["$ref"])
+    asked, given = found.pop("Query"), found.pop("FeedbackBody")
+    found["Feedback"]["additionalProperties"] = given["additionalProperties"]
     said = asked["properties"] | {"strict": found["PredictBody"]["properties"]["strict"]}
     del said["application"]
     for field, text in OF_HTTP.items():

@@ -1,4 +1,12 @@
-"""Exit codes of the command line program and of its workers."""
+"""Exit codes of the command line program and of its workers, and how signals end a process."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
 
 OK = 0
 FAILURE = 1
@@ -17,3 +25,24 @@ REPEATED = 7
 """An earlier feedback about the query counts."""
 INTERRUPTED = 130
 """Ctrl-C, 128 + SIGINT."""
+
+
+def end_on_signals(
+    end: Callable[[], object],
+    waits_for: Callable[[], str],
+    kill: Callable[[], object] = lambda: os._exit(INTERRUPTED),
+    tell: Callable[[str], object] = logger.warning,
+) -> None:
+    """Call `end` at SIGTERM and at Ctrl-C, which is told at once what is waited for; a second Ctrl-C ends by `kill`."""
+    told = set[int]()
+
+    def signalled(number: int) -> None:
+        if number in told and number == signal.SIGINT:
+            kill()
+        elif number == signal.SIGINT:
+            tell(f"ending: {waits_for()}; a second Ctrl-C ends at once")
+        told.add(number)
+        end()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, signalled, number)

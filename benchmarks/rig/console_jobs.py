@@ -16,7 +16,7 @@ import uvloop
 from rig.processes import cpu_s_by_process
 
 from clipper_gateway.console.follower import LiveView
-from clipper_gateway.console.history import APPLICATION_FIGURES, SPANS_S, VERSION_FIGURES, SeriesHistory
+from clipper_gateway.console.history import SPANS_S, SeriesHistory
 from clipper_topics import codec
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.change import Change
@@ -26,9 +26,14 @@ from clipper_topics.control_keys import change_key, key_of
 from clipper_topics.feedback import Feedback
 from clipper_topics.host_report import HostReport, report_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, PolicySpec
-from clipper_topics.prediction import ModelAnswer, Prediction
+from clipper_topics.prediction import REASONS, ModelAnswer, Prediction
 from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow, encode_key, encode_row
 
+APPLICATION_FIGURES = ("queries_per_s", "feedback_per_s", *(f"default:{reason}" for reason in REASONS))
+VERSION_FIGURES = (
+    *("weight", "share", "loss", "loss_lower", "loss_upper", "difference", "difference_lower", "difference_upper"),
+    *("p50_ms", "p99_ms", "batch_limit", "batch_p99_ms", "cache_hit_ratio"),
+)
 PAGES = ["/console", "/console/models", *(f"/console/applications/app-{number}" for number in range(8))]
 OK, POLL_S, WAIT_S, SETTLE_S, LEAST_BYTES = 200, 0.2, 60.0, 1.0, 2_000
 Entry = tuple[str, bytes, bytes]

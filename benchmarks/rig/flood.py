@@ -61,7 +61,8 @@ class TopicEnd:
     """How much longer a topic has become since this was made: by records, and by markers of transactions."""
 
     def __init__(self, connection: KafkaConnection, topic: str, partitions: int) -> None:
-        self._consumer = Consumer({**connection.librdkafka(), "group.id": "benchmark", "enable.auto.commit": False})
+        settings = {"group.id": "benchmark", "enable.auto.commit": False}
+        self._consumer = Consumer({"bootstrap.servers": connection.bootstrap, **settings})
         self._partitions = [TopicPartition(topic, number) for number in range(partitions)]
         self._first = sum(self.ends())
 
@@ -100,7 +101,7 @@ def produce(connection: KafkaConnection, records: Iterable[TopicRecord]) -> int:
     Raises:
         TimeoutError: not all were acknowledged in time.
     """
-    producer, count = Producer({**connection.librdkafka(), **FILLING}), 0
+    producer, count = Producer({"bootstrap.servers": connection.bootstrap, **FILLING}), 0
     for topic, partition, key, value, headers in records:
         while True:
             try:
@@ -141,7 +142,7 @@ def flood(
     Raises:
         Stalled: no answer came for long.
     """
-    producer = Producer({**connection.librdkafka(), **PRODUCER})
+    producer = Producer({"bootstrap.servers": connection.bootstrap, **PRODUCER})
     progress, ended, moved_s = Progress(), False, time.monotonic()
     with closing(TopicEnd(connection, catalogue.predictions, catalogue.partitions)) as end:
         while not ended or progress.answered < progress.sent:

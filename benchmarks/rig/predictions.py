@@ -33,7 +33,7 @@ def records_from(connection: KafkaConnection, topic: str, starts: Sequence[int])
     """The records of each partition from these offsets on, up to its present end."""
     unread, found = set(range(len(starts))), list[Message]()
     settings = {"group.id": "benchmark", "enable.auto.commit": False, "enable.partition.eof": True}
-    with closing(Consumer({**connection.librdkafka(), **settings})) as consumer:
+    with closing(Consumer({"bootstrap.servers": connection.bootstrap, **settings})) as consumer:
         consumer.assign([TopicPartition(topic, number, start) for number, start in enumerate(starts)])
         last_s = time.monotonic()
         while unread:

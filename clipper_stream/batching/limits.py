@@ -20,10 +20,10 @@ The reasons, and what was tried besides: docs/explanation/batching.md.
 
 import math
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Protocol
 
 from clipper_stream.errors import InvalidSetting, UnknownName
+from clipper_stream.names import choices
 
 
 class BatchLimit(Protocol):
@@ -35,12 +35,7 @@ class BatchLimit(Protocol):
         ...
 
     def observe(self, rows: int, latency_s: float) -> None:
-        """Learn from one batch.
-
-        Args:
-            rows: Rows in the batch that was sent, at least 1.
-            latency_s: Seconds from sending the batch until its outputs were there.
-        """
+        """Learn from one batch of at least 1 row, whose outputs were there in `latency_s` seconds."""
         ...
 
 
@@ -117,7 +112,6 @@ class Aimd:
         self.rows = checked_rows("start_rows", start_rows, most=max_rows)
 
     def observe(self, rows: int, latency_s: float) -> None:
-        """Learn from one batch of `rows` rows that took `latency_s` seconds."""
         if latency_s >= self.target_s:
             # in whole numbers: 0.9 is no binary fraction
             self.rows = min(self.rows, max(1, max(rows, self.rows) * 9 // 10))
@@ -148,7 +142,6 @@ class FastGrowth:
         self.active = True
 
     def observe(self, rows: int, latency_s: float) -> None:
-        """Learn from one batch."""
         limit, target_s = self.limit, self.limit.target_s
         if latency_s >= target_s:
             self.active = False
@@ -187,11 +180,9 @@ class TailLatency:
 
     @property
     def rows(self) -> int:
-        """The largest batch to send now."""
         return self._growth.limit.rows
 
     def observe(self, rows: int, latency_s: float) -> None:
-        """Learn from one batch."""
         full, late = rows >= self.rows, latency_s >= self.target_s
         if late and (full or self._late_before):
             lone = full and not self._late_before
@@ -228,15 +219,7 @@ class RelaxedTarget:
     Eight late batches of at most four rows, before the limit has left these sizes, say that no size keeps the target:
     rows are slow, or the host's processor is busy with others. Shrinking does not help then, it only makes every row
     pay a whole call. So twice what they took is the target in force, for `RELAXED_ROUNDS` rounds or until a round
-    keeps the one that was asked for.
-
-    Args:
-        target_s: Latency in seconds that 99 of 100 batches should stay below, above 0.
-        max_rows: The limit never exceeds it, at least 1.
-        start_rows: The limit before the first batch, in [1, max_rows].
-
-    Raises:
-        InvalidSetting: an argument lies outside its bound.
+    keeps the one that was asked for. Arguments are those of `Aimd`; 99 of 100 batches should stay below the target.
 
     >>> limit = RelaxedTarget(target_s=0.02, max_rows=100, start_rows=60)
     >>> for _ in range(PROBE_BATCHES):
@@ -250,8 +233,6 @@ class RelaxedTarget:
     ...     limit.observe(rows=72, latency_s=0.015)
     >>> limit.rows
     74
-
-    Source: as the module.
     """
 
     __slots__ = ("_asked_s", "_few_late", "_few_s", "_growth", "_relaxed_rounds", "_tail")
@@ -269,7 +250,6 @@ class RelaxedTarget:
 
     @property
     def rows(self) -> int:
-        """The largest batch to send now, in [1, max_rows]."""
         return self._tail.rows
 
     @property
@@ -310,12 +290,6 @@ class RelaxedTarget:
 class Fixed:
     """Always the same limit, for models whose best batch is known or whose latency does not depend on it.
 
-    Args:
-        rows: The limit, at least 1.
-
-    Raises:
-        InvalidSetting: the limit is below 1.
-
     >>> limit = Fixed(64)
     >>> limit.observe(rows=64, latency_s=10.0)
     >>> limit.rows
@@ -331,19 +305,16 @@ class Fixed:
 
     @property
     def rows(self) -> int:
-        """The largest batch to send."""
         return self._rows
 
     def observe(self, rows: int, latency_s: float) -> None:
         """Learn nothing."""
 
 
-LIMITS: Mapping[str, Callable[[float, int], BatchLimit]] = MappingProxyType(
-    {
-        "aimd": RelaxedTarget,
-        "fixed": lambda _target_s, max_rows: Fixed(max_rows),
-    }
-)
+LIMITS: Mapping[str, Callable[[float, int], BatchLimit]] = {
+    "aimd": RelaxedTarget,
+    "fixed": lambda _target_s, max_rows: Fixed(max_rows),
+}
 """Every limit by its name; each is made from `(target_s, max_rows)`."""
 
 
@@ -352,8 +323,8 @@ def make_limit(kind: str, target_s: float, max_rows: int) -> BatchLimit:
 
     Args:
         kind: A name in `LIMITS`.
-        target_s: Latency in seconds that a batch should stay below, above 0; `fixed` does not look at it.
-        max_rows: The limit never exceeds it, at least 1; the limit itself for `fixed`.
+        target_s: As of `Aimd`; `fixed` does not look at it.
+        max_rows: As of `Aimd`; the limit itself for `fixed`.
 
     Raises:
         UnknownName: no limit has this name.
@@ -363,5 +334,5 @@ def make_limit(kind: str, target_s: float, max_rows: int) -> BatchLimit:
     32
     """
     if kind not in LIMITS:
-        raise UnknownName(f"no batch limit is called {kind!r}: use one of {', '.join(sorted(LIMITS))}")
-    return LIMITS[kind](checked_target(target_s), checked_rows("max_rows", max_rows))
+        raise UnknownName(f"batch limit {kind!r}: {choices(kind, sorted(LIMITS))}")
+    return LIMITS[kind](checked_target(target_s), max_rows)

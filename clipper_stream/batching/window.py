@@ -29,9 +29,6 @@ class Taken(Generic[T]):
         late: Rows whose deadline has passed: answer them as late.
         wake_at_s: Take again at this time even if no row is added; not after `now_s` when another batch may go
             already; None when no row waits.
-
-    >>> Taken(batch=["x"], late=[], wake_at_s=None).batch
-    ['x']
     """
 
     batch: list[T]
@@ -78,7 +75,6 @@ class Window(Generic[T]):
         self._waiting = 0
 
     def __len__(self) -> int:
-        """Number of rows that wait."""
         return self._waiting
 
     def add(self, item: T, shape: Hashable, deadline_s: float, now_s: float) -> None:

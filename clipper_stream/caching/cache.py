@@ -22,18 +22,14 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from clipper_stream.errors import InvalidInput, InvalidSetting
+from clipper_stream.errors import InvalidInput
 
 DIGEST_BYTES = 8
 MARSHAL_FORMAT = 2  # later formats write shared objects as references, so that equal rows could differ
 
 
 def version_digest(ref: str, sha256: str | None) -> bytes:
-    """Eight bytes that stand for a model version and the bytes it was loaded from.
-
-    Args:
-        ref: Model reference, `name:version`.
-        sha256: Digest of the model file in hexadecimal; None when there is no file.
+    """Eight bytes that stand for a model version, `name:version`, and the digest of its file, if there is one.
 
     >>> version_digest("svm:1", "00ff") == version_digest("svm:1", "00fe")
     False
@@ -43,9 +39,6 @@ def version_digest(ref: str, sha256: str | None) -> bytes:
 
 def row_hashes(rows: NDArray[np.generic] | Sequence[Any]) -> list[bytes]:
     """One 128-bit hash a row, of dtype, shape and bytes; a key is a version's digest and the hash of a row.
-
-    Args:
-        rows: A matrix with the rows on its first axis, or a sequence of arrays, texts, bytes or JSON values.
 
     Raises:
         InvalidInput: a row is no number, text, bytes or JSON value, or the matrix has no rows axis.
@@ -62,7 +55,6 @@ def row_hashes(rows: NDArray[np.generic] | Sequence[Any]) -> list[bytes]:
 
 
 def _matrix_hashes(matrix: NDArray[np.generic]) -> list[bytes]:
-    """Hash the bytes of each row, seeded by dtype and row shape."""
     if matrix.ndim == 0 or matrix.dtype.hasobject:
         raise InvalidInput(
             f"an array of shape {matrix.shape} and dtype {matrix.dtype} has no rows of plain numbers: "
@@ -101,10 +93,7 @@ class ClockCache:
 
     Args:
         budget_bytes: Bound on the sum over entries of key, value and `entry_bytes`; 0 keeps nothing.
-        entry_bytes: What one entry costs beside its key and value, at least 0.
-
-    Raises:
-        InvalidSetting: an argument is negative.
+        entry_bytes: What one entry costs beside its key and value.
 
     >>> cache = ClockCache(budget_bytes=5, entry_bytes=0)
     >>> cache.put({b"a": 1, b"b": 1}), cache.hits([b"a", b"c"])
@@ -118,8 +107,7 @@ class ClockCache:
     __slots__ = ("_budget_bytes", "_entry_bytes", "_ring", "_sizes", "_used", "size_bytes")
 
     def __init__(self, budget_bytes: int, entry_bytes: int = ENTRY_BYTES) -> None:
-        self._budget_bytes = _not_negative("budget_bytes", budget_bytes)
-        self._entry_bytes = _not_negative("entry_bytes", entry_bytes)
+        self._budget_bytes, self._entry_bytes = budget_bytes, entry_bytes
         self._ring: deque[bytes] = deque()
         self._sizes: dict[bytes, int] = {}
         self._used: set[bytes] = set()
@@ -127,7 +115,6 @@ class ClockCache:
         """Sum over the entries that is held against the budget."""
 
     def __len__(self) -> int:
-        """Number of entries."""
         return len(self._ring)
 
     def hits(self, keys: Sequence[bytes]) -> list[bytes]:
@@ -173,7 +160,6 @@ class ClockCache:
             self._evict(self._budget_bytes, gone)
 
     def _evict(self, most_bytes: int, gone: list[bytes]) -> None:
-        """Turn the hand until the remaining entries take at most `most_bytes`."""
         while self.size_bytes > most_bytes:
             key = self._ring.popleft()
             if key in self._used:
@@ -189,9 +175,3 @@ class ClockCache:
             self._ring.remove(key)
             self._used.discard(key)
             self.size_bytes -= self._sizes.pop(key)
-
-
-def _not_negative(setting: str, count: int) -> int:
-    if count < 0:
-        raise InvalidSetting(f"{setting} is {count}: set it to 0 or more")
-    return count

@@ -127,6 +127,5 @@ def _who(kafka: KafkaConnection) -> str:
 
 
 def _words(error: BaseException) -> str:
-    """What the broker or the system said, on one line."""
     said = str(error.args[-1]) if error.args and isinstance(error.args[-1], str) else ""
     return " ".join(said.split()) or type(error).__name__

@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Self, Unpack
 
-from clipper_stream.answers import Answer, QueryOptions, Truth, answer_of
-from clipper_stream.blocking_client import BlockingClient, blocking
+from clipper_stream.answers import Answer, QueryOptions, Truth, all_answers, answer_of
+from clipper_stream.blocking_client import BlockingClient, blocking, constructed_as
 from clipper_stream.client.client_records import (
     Prepared,
     place_feedback,
@@ -172,14 +172,7 @@ class Client:
 
         Arguments and errors are those of `predict`; the options hold for every row, and the first error ends all calls.
         """
-        asked = [
-            asyncio.ensure_future(self.predict(application, row, timeout_s=timeout_s, **options)) for row in inputs
-        ]
-        try:
-            return await asyncio.gather(*asked)
-        finally:
-            for task in asked:
-                task.cancel()
+        return await all_answers(self.predict(application, row, timeout_s=timeout_s, **options) for row in inputs)
 
     async def predict_packed(
         self,
@@ -339,23 +332,9 @@ class SyncClient(BlockingClient[Client]):
         client.feedback(answer, label=3)
     """
 
-    def __init__(
-        self,
-        kafka: str | KafkaConnection,
-        *,
-        prefix: str = "clipper",
-        content_type: str = JSON,
-        send_timeout_s: float = 5.0,
-        raise_refusals: bool = True,
-    ) -> None:
-        client = Client(
-            kafka,
-            prefix=prefix,
-            content_type=content_type,
-            send_timeout_s=send_timeout_s,
-            raise_refusals=raise_refusals,
-        )
-        super().__init__(client, ClientClosed)
+    @constructed_as(Client.__init__)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(Client(*arguments, **options), ClientClosed)
 
     predict = blocking(Client.predict)
     predict_many = blocking(Client.predict_many)

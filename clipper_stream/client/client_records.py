@@ -9,10 +9,11 @@ from aiokafka.partitioner import murmur2
 
 from clipper_stream.answers import Answer, Truth
 from clipper_stream.client.errors import InvalidFeedback, InvalidQuery
+from clipper_stream.names import choices
 from clipper_topics import codec, plain_values
-from clipper_topics.feedback import Feedback, check_feedback
+from clipper_topics.feedback import TRUTHS, Feedback, check_feedback
 from clipper_topics.plain_values import UNENCODABLE
-from clipper_topics.query import Query, check_query
+from clipper_topics.query import Query, check_answered, check_query
 from clipper_topics.query_ids import minted_id, partition_of
 
 _canonical = msgspec.json.Encoder(order="deterministic")
@@ -92,6 +93,9 @@ def prepare_feedback(
     query: Answer | str, truth: Truth, context: str | None, partitions: int, content_type: str
 ) -> Prepared:
     """The record of a feedback; arguments and errors are those of `Client.feedback`."""
+    for name in truth:
+        if name not in TRUTHS:
+            raise InvalidFeedback(f"{name} cannot be given: {choices(name, TRUTHS)}")
     try:
         feedback = Feedback(**_whose(query, context), **{name: plain(value) for name, value in truth.items()})
         return place_feedback(feedback, query.key if isinstance(query, Answer) else None, partitions, content_type)
@@ -105,19 +109,15 @@ def place_feedback(feedback: Feedback, key: bytes | None, partitions: int, conte
     Raises:
         InvalidFeedback: it cannot be given as it is.
     """
-    if problem := check_feedback(feedback):
-        raise InvalidFeedback(problem)
     query_id, context = feedback.query_id, feedback.context
+    if problem := check_feedback(feedback) or check_answered(query_id, context, partitions):
+        raise InvalidFeedback(problem)
     key = context.encode() if context is not None else key
     partition = partition_of(query_id)
     if partition is None and key is not None:
         partition = partition_for(key, partitions)
     if partition is None:
         raise InvalidFeedback(f"nothing says which partition query {query_id!r} is in: give its answer, or its context")
-    if partition >= partitions:
-        raise InvalidFeedback(
-            f"query {query_id!r} names partition {partition}, there are {partitions}: is the id whole?"
-        )
     try:
         value = codec.feedback.encode(feedback, content_type)
     except UNENCODABLE as error:

@@ -33,11 +33,7 @@ async def consumer_at_end(
 ) -> AIOKafkaConsumer:
     """A started consumer of every partition of a topic, behind the last record that there is now.
 
-    Args:
-        kafka: Where to read.
-        topic: The topic.
-        partitions: Number of partitions; absent: Kafka is asked.
-        max_partition_fetch_bytes: The most that one fetch holds of a partition.
+    Without a number of partitions Kafka is asked for it.
 
     Raises:
         InvalidSetting: the topic does not exist.

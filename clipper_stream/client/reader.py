@@ -101,7 +101,6 @@ class PredictionReader:
         self._task.add_done_callback(self._ended)
 
     async def close(self) -> None:
-        """Stop reading."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

@@ -12,6 +12,8 @@ from clipper_stream.client.kafka import make_producer, stop
 from clipper_topics.codec import headers_of
 from clipper_topics.connection import KafkaConnection
 
+MOST_RECORD_BYTES = 1024 * 1024
+"""Of a record with its key and headers: what brokers take by default."""
 IN_FLIGHT = 1_000
 """Records given to the producer and not acknowledged; more wait in line here, where one wakes at a time."""
 
@@ -23,7 +25,8 @@ class RecordSender:
         self._kafka = kafka
         self._headers = headers_of(content_type)
         self._in_flight = asyncio.Semaphore(IN_FLIGHT)
-        self._producer = make_producer(kafka, request_timeout_ms=max(1, int(timeout_s * 1000)))
+        timeout_ms = max(1, int(timeout_s * 1000))
+        self._producer = make_producer(kafka, request_timeout_ms=timeout_ms, max_request_size=MOST_RECORD_BYTES)
 
     async def open(self) -> None:
         """Connect; raises `BrokerUnavailable` or `AccessRefused`, as all methods do."""
@@ -36,7 +39,6 @@ class RecordSender:
             raise
 
     async def partitions(self, topic: str) -> int:
-        """How many partitions the topic has."""
         try:
             return len(await self._producer.partitions_for(topic))
         except UnknownTopicOrPartitionError as error:
@@ -68,8 +70,8 @@ class RecordSender:
             )
         except MessageSizeTooLargeError as error:
             self._in_flight.release()
-            message = f"a record of {len(value)} bytes for {topic} is larger than Kafka takes: send fewer rows"
-            raise RecordTooLarge(message) from error
+            what = f"a record of {len(value)} bytes for {topic}"
+            raise RecordTooLarge(f"{what}: Kafka takes at most {MOST_RECORD_BYTES}, send fewer rows") from error
         except BaseException as error:
             self._in_flight.release()
             if isinstance(error, KafkaError):

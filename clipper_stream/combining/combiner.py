@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clipper_stream.errors import ModelFailed, UnknownName
+from clipper_stream.errors import ModelFailed, UnknownName, shown
+from clipper_stream.names import choices
 
 VOTE = "vote"
 TOLERANCE = 0.05
@@ -52,7 +53,7 @@ def combine(kind: str, outputs: Mapping[str, Any], weights: Mapping[str, float],
     """
     combiner = COMBINERS.get(kind)
     if combiner is None:
-        raise UnknownName(f"combiner {kind!r}: use one of {', '.join(sorted(COMBINERS))}")
+        raise UnknownName(f"combiner {kind!r}: {choices(kind, sorted(COMBINERS))}")
     if not outputs:
         raise ModelFailed("there is no output to combine: give the default output instead")
     if len(outputs) == 1:
@@ -143,7 +144,7 @@ def _mean_of_arrays(outputs: Mapping[str, Any], shares: Mapping[str, float]) -> 
     arrays = {model: array for model, output in outputs.items() if (array := _finite_array(output)) is not None}
     shapes = {model: array.shape for model, array in arrays.items()}
     if len(set(shapes.values())) != 1:
-        found = ", ".join(f"{model} gave {shape}" for model, shape in shapes.items()) or f"got {_shortened(outputs)}"
+        found = ", ".join(f"{model} gave {shape}" for model, shape in shapes.items()) or f"got {shown(dict(outputs))}"
         raise ModelFailed(f"a mean needs finite numbers, or lists of one shape: {found}; use `vote` for labels")
     weights = np.array([shares[model] for model in arrays])
     stacked = np.stack(list(arrays.values()))
@@ -167,11 +168,6 @@ def _finite_array(output: Any) -> np.ndarray | None:
     except ValueError:  # lists of different lengths
         return None
     return array.astype(np.float64) if array.dtype.kind in "iufb" and np.isfinite(array).all() else None
-
-
-def _shortened(outputs: Mapping[str, Any]) -> str:
-    text = repr(dict(outputs))
-    return text if len(text) <= 200 else f"{text[:200]}..."  # noqa: PLR2004 (characters of a message)
 
 
 Combiner = Callable[[Mapping[str, Any], Mapping[str, float]], tuple[Any, int]]

@@ -9,10 +9,11 @@ Rules of this file:
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from clipper_stream.errors import InvalidSetting, ModelNotLoaded, UnknownName
+from clipper_stream.errors import InvalidSetting, ModelNotLoaded, install_command
+from clipper_stream.names import make_named
 
 MOST = 1e9
 
@@ -90,41 +91,24 @@ class PageHinkley:
 
 DetectorSpec: TypeAlias = Adwin | PageHinkley
 """The parameters of a detector, checked when they are given, also where no library is there."""
-DETECTORS: Mapping[str, type[DetectorSpec]] = {kind.name: kind for kind in (Adwin, PageHinkley)}
+DETECTORS: Mapping[str, Callable[..., DetectorSpec]] = {kind.name: kind for kind in (Adwin, PageHinkley)}
 """Every detector by its name."""
 
 
 def make_spec(name: str, parameters: Mapping[str, Any]) -> DetectorSpec:
-    """The detector of this name, with its parameters checked; needs no library.
-
-    Args:
-        name: One of `DETECTORS`.
-        parameters: What its class documents; what is left out has its default.
+    """The detector of this name, with its parameters checked; needs no library. Errors as of `make_named`.
 
     >>> make_spec("adwin", {"delta": 0.01})
     Adwin(delta=0.01)
-
-    Raises:
-        UnknownName: there is no such detector.
-        InvalidSetting: a parameter is unknown or outside of its bounds.
     """
-    kind = DETECTORS.get(name)
-    if kind is None:
-        raise UnknownName(f"detector {name!r}: use one of {', '.join(sorted(DETECTORS))}")
-    known = [field.name for field in fields(kind)]
-    for parameter in parameters:
-        if parameter not in known:
-            raise InvalidSetting(f"parameter {parameter!r} of detector {name!r}: use one of {', '.join(known)}")
-    return kind(**parameters)
+    return make_named("detector", DETECTORS, name, parameters)
 
 
 def _river(name: str, **parameters: Any) -> Detector:
     try:
         found = importlib.import_module("river.drift")
     except ImportError as error:
-        raise ModelNotLoaded(
-            f"drift detection needs a library ({error}): pip install 'clipper-stream[drift]'"
-        ) from error
+        raise ModelNotLoaded(f"drift detection needs a library ({error}): {install_command('drift')}") from error
     return Detector(getattr(found, name)(**parameters))
 
 

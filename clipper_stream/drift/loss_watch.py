@@ -19,13 +19,9 @@ KEPT = 2_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossChange:
-    """A detected change of a model's mean loss.
+    """A detected change of a model's mean loss, in [0, 1].
 
-    Attributes:
-        losses: Read since the last detection, or since the beginning.
-        after: Of them those after the estimated change.
-        loss_before: Mean of those before it, in [0, 1].
-        loss_after: Mean of those after it, in [0, 1].
+    Of the `losses` since the last detection, or since the beginning, these are `after` the estimated change.
     """
 
     losses: int
@@ -42,9 +38,6 @@ class LossWatch:
     >>> watch = LossWatch(Adwin())
     >>> next(found for at in range(400) if (found := watch.observe(float(at >= 200))))
     LossChange(losses=224, after=24, loss_before=0.0, loss_after=1.0)
-
-    Attributes:
-        spec: Makes the detector, and one after each detection.
 
     Raises:
         ModelNotLoaded: a library is missing.

@@ -1,8 +1,4 @@
-"""What is summed about a candidate on the way through a log, and how for those that stay as they are.
-
-Rules of this file:
-- Of a candidate that does not learn every estimator is summed, in one way through the log for all such candidates.
-"""
+"""What is summed on the way through a log: of candidates that stay as they are, for all and every estimator in one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +12,7 @@ from clipper_stream.evaluation.estimators.block_sums import AdditiveSums, BlockS
 from clipper_stream.evaluation.estimators.outcome_model import OutcomeSums, with_predictions
 from clipper_stream.evaluation.estimators.propensity_matrices import choices_of
 from clipper_stream.evaluation.estimators.registry import doubly_robust, make_estimators
-from clipper_stream.evaluation.estimators.support import SupportSums
+from clipper_stream.evaluation.estimators.support import FirstAsked, SupportSums
 from clipper_stream.evaluation.log.columns import DecisionColumns, Floats
 from clipper_stream.evaluation.log_summary import LogOutline, LogSummary, Timeline, anybody
 from clipper_stream.evaluation.question import Log, Question
@@ -65,14 +61,14 @@ class BinnedSums(AdditiveSums):
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(self.loss / self.weight)
 
-    def series(self, timeline: Timeline, models: tuple[str, ...]) -> Series:
-        """As a report shows it; models that are never served are left out."""
+    def series(self, timeline: Timeline, models: tuple[str, ...], unit: float) -> Series:
+        """As a report shows it, with losses in this unit; models that are never served are left out."""
         with np.errstate(invalid="ignore", divide="ignore"):
             shares = self.shares / self.decisions[:, None]
         served = [number for number, total in enumerate(self.shares.sum(axis=0)) if total > 0.0]
         return Series(
             at_ms=timeline.middles,
-            loss=tuple(np.clip(self.mean, 0.0, 1.0).tolist()),
+            loss=tuple((unit * np.clip(self.mean, 0.0, 1.0)).tolist()),
             shares={models[number]: tuple(shares[:, number].tolist()) for number in served},
         )
 
@@ -82,7 +78,8 @@ class CandidateSums:
     """Sums over a log for one candidate, or for what was logged.
 
     Attributes:
-        support: What the estimates stand on; None: of a candidate that learns, or what was logged.
+        support: What the estimates stand on; None: of what was logged.
+        reference: Logged losses of the decisions that count for the candidate.
         differences: To the logged loss, by context.
     """
 
@@ -90,6 +87,7 @@ class CandidateSums:
     models: tuple[str, ...]
     estimates: dict[str, BlockSums] = field(default_factory=dict)
     support: SupportSums | None = None
+    reference: BlockSums = field(default_factory=BlockSums.empty)
     spans: BinnedSums = field(init=False)
     contexts: BinnedSums = field(init=False)
     differences: BinnedSums = field(init=False)
@@ -129,17 +127,18 @@ def sum_stationary(
     (on_policy,) = make_estimators([ON_POLICY])
     names = [name for name in question.estimators if name != ON_POLICY]
     estimators, contexts = make_estimators(names), len(found.outline.contexts)
-    prepared = [_predicted(candidate, log, found) for candidate in candidates]
+    prepared = [(_predicted(candidate, log, found), FirstAsked()) for candidate in candidates]
     logged = CandidateSums(outline=found.outline, models=found.outline.models)
-    tallies = [CandidateSums(outline=found.outline, models=each.models) for each in prepared]
+    tallies = [CandidateSums(outline=found.outline, models=each.models) for each, _ in prepared]
     for columns in found.usable(log):
-        choices = choices_of(columns, anybody(columns))
-        logged.add_estimates({ON_POLICY: on_policy.sums(choices)})
+        logged.add_estimates({ON_POLICY: on_policy.sums(choices_of(columns, anybody(columns)))})
         _add_answers(logged, columns.take(columns.with_feedback))
-        for each, tally in zip(prepared, tallies, strict=True):
+        for (each, first), tally in zip(prepared, tallies, strict=True):
             aimed, target = each.candidate.targeted(columns)
-            bare = choices_of(aimed, target)
-            choices = with_predictions(bare, each.predictions)
+            counted = first.supports(aimed, target)
+            aimed = aimed.take(counted)
+            choices = with_predictions(choices_of(aimed, target[counted]), each.predictions)
+            tally.reference = tally.reference.merged(on_policy.sums(choices))
             tally.add_estimates({one.name: one.sums(choices) for one in estimators})
             tally.support = plus(tally.support, SupportSums.of(choices, contexts))
             known, terms = aimed.take(aimed.with_feedback), doubly_robust(choices)
@@ -150,7 +149,6 @@ def sum_stationary(
 
 
 def _predicted(candidate: StationaryCandidate, log: Log, found: LogSummary) -> _Predicted:
-    """Goes through the log once more for a candidate that adds a column."""
     models = candidate.targeted(DecisionColumns.empty(found.outline.models)).columns.models
     if models == found.outline.models:
         return _Predicted(candidate, models, found.predictions)

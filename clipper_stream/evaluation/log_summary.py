@@ -74,7 +74,7 @@ class LogSummary:
 
     Attributes:
         predictions: Predicted losses of the models, as of `OutcomeSums.table`.
-        least_propensity: The least probability with which a model was scored, in (0, 1].
+        at_bound: Answers whose loss is the largest that there is, though a model gave them.
     """
 
     outline: LogOutline
@@ -82,7 +82,7 @@ class LogSummary:
     censored: Censored
     predictions: Floats
     used: int
-    least_propensity: float
+    at_bound: int
 
     def usable(self, log: Log) -> Iterator[DecisionColumns]:
         """The log's decisions that are old enough, with the models and contexts of all of it."""
@@ -97,15 +97,16 @@ def summarize_log(log: Log, question: Question) -> LogSummary:
     maturity_ms = reduce(Delays.merged, (Delays.of(columns, now_ms) for columns in log())).maturity_ms()
     censored: Censored | None = None
     outcomes: OutcomeSums | None = None
-    heaviest, used = 1.0, 0
+    used = at_bound = 0
     for columns in log():
         whole = found.whole(columns)
-        censored = plus(censored, Censored.of(whole, now_ms, maturity_ms))
+        span = found.timeline.span_of(whole.at_ms)
+        censored = plus(censored, Censored.of(whole, now_ms, maturity_ms, span, found.timeline.spans))
         old = usable(whole, now_ms, maturity_ms)
         choices = choices_of(old, anybody(old))
         outcomes = plus(outcomes, OutcomeSums.of(choices, contexts))
-        heaviest = max(heaviest, float(choices.weight.max(initial=1.0)))
         used += len(choices)
+        at_bound += int(((old.answer_loss >= 1.0) & ~old.default).sum())
     if not used or censored is None or outcomes is None:
         raise InvalidSetting(
             f"{found.decisions} decisions, none with feedback that is old enough: nothing can be estimated. Take a "
@@ -117,7 +118,7 @@ def summarize_log(log: Log, question: Question) -> LogSummary:
         censored=censored,
         predictions=outcomes.table(),
         used=used,
-        least_propensity=1.0 / heaviest,
+        at_bound=at_bound,
     )
 
 

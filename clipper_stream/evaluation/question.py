@@ -1,14 +1,14 @@
 """What is asked of a log, and how sure the answer is to be."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.estimators.intervals import CONFIDENCE, check_confidence
 from clipper_stream.evaluation.estimators.registry import ESTIMATORS
 from clipper_stream.evaluation.log.columns import DecisionColumns
-from clipper_stream.evaluation.log.ensembles import Answering
+from clipper_stream.feedback.update import scale_of
 
 Log: TypeAlias = Callable[[], Iterable[DecisionColumns]]
 """Begins to read a log again, from its first decision."""
@@ -29,16 +29,13 @@ class Question:
         courses: How often a learning candidate goes through the log, each time with other draws, at least 1.
         spans: Into so many spans the time of the log is cut for plots, at least 1.
         contexts: Contexts that are compared one by one, those with the most decisions.
-        answering: How the application combines outputs; for ensembles.
+        loss: How labels were compared with outputs; results are told in the unit of the labels.
 
     >>> Question(confidence=0.9).estimators[:3]
     ('on_policy', 'ips', 'snips')
 
     Raises:
         InvalidSetting: a number out of its bounds.
-
-    Source: Dudik, Erhan, Langford and Li, "Doubly robust policy evaluation and optimization", Statistical Science 29,
-    2014.
     """
 
     confidence: float = CONFIDENCE
@@ -47,7 +44,13 @@ class Question:
     courses: int = 3
     spans: int = SPANS
     contexts: int = MOST_CONTEXTS
-    answering: Answering = field(default_factory=Answering)
+    loss: str = "zero_one"
+
+    @property
+    def unit(self) -> float:
+        """What the loss 1 is in the unit of the labels, of squared losses in its square."""
+        scale = scale_of(self.loss)
+        return {"zero_one": 1.0, "squared": scale**2}.get(self.loss.partition(":")[0], scale)
 
     def __post_init__(self) -> None:
         check_confidence(self.confidence)

@@ -6,93 +6,103 @@ Rules of this file:
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import tee
+from typing import NamedTuple
 
-from clipper_stream.evaluation.candidate_sums import CandidateSums
-from clipper_stream.evaluation.candidates.candidate import LearningPolicy
+import numpy as np
+
+from clipper_stream.evaluation.candidate_sums import ON_POLICY, CandidateSums
+from clipper_stream.evaluation.candidates.candidate import LearningPolicy, member_rows
 from clipper_stream.evaluation.estimators.block_sums import BlockSums, Terms, blocks_of, plus
-from clipper_stream.evaluation.estimators.propensity_matrices import row_sums
-from clipper_stream.evaluation.estimators.support import SupportSums
+from clipper_stream.evaluation.estimators.propensity_matrices import choices_of, row_sums
+from clipper_stream.evaluation.estimators.registry import make_estimators
+from clipper_stream.evaluation.estimators.support import FirstAsked, SupportSums
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.known_losses import known_losses
-from clipper_stream.evaluation.log_summary import LogSummary
+from clipper_stream.evaluation.log_summary import LogSummary, anybody
 from clipper_stream.evaluation.question import Log, Question
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
 from clipper_stream.evaluation.sequential.rejection_sampling import reject
-from clipper_stream.evaluation.sequential.replay import ReplayRun
 
 SIMULATION, REJECTION = "simulation", "rejection"
 MOSTLY = 0.95
 """Of the decisions with feedback: where so many hold the losses of all models, nothing has to be estimated."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replicate:
-    """One replay of the log with one sequence of draws: its sums, and how many decisions it learned from.
+class LearningBasis(NamedTuple):
+    """What a log holds of the decisions that count for a learning candidate.
 
-    `known` decisions say something about the candidate.
+    Of the `whole` ones the losses of all of its models are known; none was scored with less than `least_propensity`.
     """
 
+    reference: BlockSums
+    whole: int
+    least_propensity: float
+
+
+class Replicate(NamedTuple):
+    """One replay of the log with one sequence of draws: its sums, and how many decisions it learned from.
+
+    `known` decisions say something about the candidate. The method is `simulation` or `rejection`.
+    """
+
+    method: str
     tally: CandidateSums
-    support: SupportSums
-    estimate: BlockSums
     learned: int
     known: int
 
 
-def run_replicates(
-    log: Log, candidate: LearningPolicy, question: Question, found: LogSummary
-) -> dict[str, list[Replicate]]:
-    """Replay a learning candidate, and return its replicates by method; the first method is to be read first."""
-    share = full_information_ratio(log, candidate, found)
-    together = bool(candidate.learner().standing(None, 0).together)
-    ways = [SIMULATION] if share >= MOSTLY or together else [REJECTION]
-    if ways[0] != SIMULATION and share > 0.0:
-        ways.append(SIMULATION)
+def run_replicates(log: Log, candidate: LearningPolicy, question: Question, found: LogSummary) -> list[Replicate]:
+    """Replay a learning candidate: by simulation where it is exact, or nothing else can be done."""
+    basis = learning_basis(log, candidate, found)
+    used, together = basis.reference.decisions, candidate.learner().standing(None, 0).together
+    method = SIMULATION if basis.whole >= MOSTLY * used or together else REJECTION
     seeds = range(question.seed, question.seed + question.courses)
-    return {way: [_course(way, log, candidate, question, found, seed) for seed in seeds] for way in ways}
+    return [_course(method, log, candidate, basis, found, seed) for seed in seeds]
 
 
-def full_information_ratio(log: Log, candidate: LearningPolicy, found: LogSummary) -> float:
-    """Share of the decisions with feedback of which the losses of all of the candidate's models are known."""
-    whole = 0
+def learning_basis(log: Log, candidate: LearningPolicy, found: LogSummary) -> LearningBasis:
+    """Go through the log for what a learning candidate can be judged by."""
+    (on_policy,) = make_estimators([ON_POLICY])
+    reference, whole, heaviest = BlockSums.empty(), 0, 1.0
+    for columns in counting_decisions(log, candidate, found):
+        choices = choices_of(columns, anybody(columns))
+        reference = reference.merged(on_policy.sums(choices))
+        members = member_rows(candidate, columns)
+        weight = np.where(members, known_losses(columns.of_models(candidate.models)).weight, 0.0)
+        whole += int(((weight > 0.0) | ~members).all(axis=1).sum())
+        heaviest = max(heaviest, float(weight.max(initial=1.0)))
+    return LearningBasis(reference, whole, 1.0 / heaviest)
+
+
+def counting_decisions(log: Log, candidate: LearningPolicy, found: LogSummary) -> Iterator[DecisionColumns]:
+    """The decisions that count for a learning candidate."""
+    first = FirstAsked()
     for columns in found.usable(log):
-        whole += int((known_losses(columns.of_models(candidate.models)).weight > 0.0).all(axis=1).sum())
-    return whole / found.used
+        yield columns.take(first.supports(*candidate.targeted(columns)))
 
 
 def _course(
-    way: str, log: Log, candidate: LearningPolicy, question: Question, found: LogSummary, seed: int
+    method: str, log: Log, candidate: LearningPolicy, basis: LearningBasis, found: LogSummary, seed: int
 ) -> Replicate:
-    tally, estimate = CandidateSums(outline=found.outline, models=candidate.models), BlockSums.empty()
-    contexts, support = len(found.outline.contexts), None
-    learned = known = 0
-    chunks, walked = tee(found.usable(log))
-    for columns, run in zip(chunks, _walk(way, walked, candidate, question, found, seed), strict=True):
+    tally = CandidateSums(outline=found.outline, models=candidate.models, reference=basis.reference)
+    contexts, learned, known = len(found.outline.contexts), 0, 0
+    chunks, walked = tee(counting_decisions(log, candidate, found))
+    runs = (
+        simulate(walked, candidate, seed=seed)
+        if method == SIMULATION
+        else reject(walked, candidate, ratio=basis.least_propensity, seed=seed)
+    )
+    for columns, run in zip(chunks, runs, strict=True):
         counts = run.denominator > 0.0
         loss, counted = run.numerator[counts], run.denominator[counts]
         said = columns.take(counts)
-        estimate = estimate.merged(BlockSums.of(Terms(numerator=loss, denominator=counted), blocks_of(said)))
+        tally.add_estimates({method: BlockSums.of(Terms(numerator=loss, denominator=counted), blocks_of(said))})
         tally.add_losses(said, loss, counted, run.target[counts])
         heard, weight = columns.with_feedback, known_losses(columns.of_models(candidate.models)).weight
-        importance = run.denominator if way == SIMULATION else row_sums(run.target, weight)
+        importance = run.denominator if method == SIMULATION else row_sums(run.target, weight)
         context, target, scored = columns.context[heard], run.target[heard], weight[heard] > 0.0
-        support = plus(support, SupportSums.of_parts(context, contexts, target, scored, importance[heard]))
+        tally.support = plus(tally.support, SupportSums.of_parts(context, contexts, target, scored, importance[heard]))
         learned += int(run.learned.sum())
         known += int(counts.sum())
-    assert support is not None
-    return Replicate(tally=tally, support=support, estimate=estimate, learned=learned, known=known)
-
-
-def _walk(
-    way: str,
-    chunks: Iterator[DecisionColumns],
-    candidate: LearningPolicy,
-    question: Question,
-    found: LogSummary,
-    seed: int,
-) -> Iterator[ReplayRun]:
-    if way == SIMULATION:
-        return simulate(chunks, candidate, seed=seed, answering=question.answering)
-    return reject(chunks, candidate, ratio=found.least_propensity, seed=seed)
+    return Replicate(method, tally, learned, known)

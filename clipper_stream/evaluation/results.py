@@ -1,30 +1,22 @@
 """What an evaluation says: estimates with intervals, what they stand on, and what to be careful of.
 
 Rules of this file:
-- Losses are in [0, 1] and lower is better; a difference is the candidate's loss less the logged policy's.
+- Losses are lower where better: in [0, 1], or where labels are numbers in their unit (squared losses in its square). A
+  difference is the candidate's loss less the logged policy's.
 - Every number here can be written as JSON. What is not known is NaN, and null there.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A number with its interval.
-
-    Attributes:
-        value: The estimate.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        interval: How the interval was made: `bootstrap`, `normal`, ...
+    """A number with its interval, from `low` to `high`, and how that was made: `bootstrap`, `normal`, ...
 
     >>> Estimate(value=-0.02, low=-0.03, high=-0.01).excludes_zero
     True
-
-    Source: Dudik, Erhan, Langford and Li, "Doubly robust policy evaluation and optimization", Statistical Science 29,
-    2014 (what is estimated).
     """
 
     value: float
@@ -38,6 +30,9 @@ class Estimate:
 
     def covers(self, value: float) -> bool:
         return self.low <= value <= self.high
+
+    def times(self, unit: float) -> "Estimate":
+        return replace(self, value=unit * self.value, low=unit * self.low, high=unit * self.high)
 
 
 NOTHING = Estimate(value=math.nan)
@@ -64,31 +59,22 @@ class EvidenceSize:
 
     Attributes:
         used: Decisions with feedback that went into the estimate.
-        effective: How many decisions of the candidate's own it is worth (Kish's effective sample size).
         carrying: How many decisions decide how exact the estimate is; seldom asked models that matter show here.
-        largest_weight: The greatest importance weight of one decision.
         unsupported_ratio: Share of the candidate's choices that were never made in that context, in [0, 1].
 
     Source: Kish, "Survey Sampling", 1965, section 11.7; Owen, "Monte Carlo theory, methods and examples", 2013, 9.3.
     """
 
     used: int = 0
-    effective: float = math.nan
     carrying: float = math.nan
-    largest_weight: float = math.nan
     unsupported_ratio: float = math.nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextResult:
-    """The logged policy and the candidate in one context.
+    """Losses of the logged policy and the candidate in one context; None: of queries without one.
 
-    Attributes:
-        context: Its name; None: queries without one.
-        decisions: With feedback.
-        logged: Mean loss of what was answered.
-        candidate: Estimated loss of the candidate.
-        difference: Of the two.
+    `decisions` are those with feedback that count for the candidate.
     """
 
     context: str | None
@@ -106,15 +92,12 @@ class CandidateResult:
         name: As it was asked for.
         kind: `fixed policy`, `learning policy`, `model`, `ensemble`; `logged` for what really decided.
         headline: Name of the estimator to be read first.
-        why: Why that one.
         horizon: Of a candidate that learns: it is judged by so many decisions of its own, its first ones.
         estimates: Of the loss, by estimator.
         difference: Loss of the candidate less that of the logged policy, over the same decisions.
-        standing: What the headline stands on.
-        series: Over time.
-        contexts: The contexts with the most decisions.
+        contexts: Those with the most decisions.
         warnings: What to be careful of, a sentence each, with what to do about it.
-        unknown_ratio: How far that of which nothing is known may move the difference, in either direction.
+        unknown: How far that of which nothing is known may move the difference, in either direction.
 
     >>> CandidateResult(name="a:1", kind="model", headline="ips", estimates={"ips": Estimate(value=0.5)}).loss.value
     0.5
@@ -123,7 +106,6 @@ class CandidateResult:
     name: str
     kind: str
     headline: str
-    why: str = ""
     horizon: int | None = None
     estimates: Mapping[str, Estimate]
     difference: Estimate = NOTHING
@@ -131,7 +113,7 @@ class CandidateResult:
     series: Series = field(default_factory=Series)
     contexts: Sequence[ContextResult] = ()
     warnings: Sequence[str] = ()
-    unknown_ratio: float = 0.0
+    unknown: float = 0.0
 
     @property
     def loss(self) -> Estimate:
@@ -150,7 +132,7 @@ class CandidateResult:
             return "unknown"
         if not self.difference.excludes_zero:
             return "not told apart"
-        if min(abs(self.difference.low), abs(self.difference.high)) <= self.unknown_ratio:
+        if min(abs(self.difference.low), abs(self.difference.high)) <= self.unknown:
             return "unknown"
         return "better" if self.difference.value < 0.0 else "worse"
 
@@ -160,12 +142,10 @@ class Evaluation:
     """A finished evaluation: its settings, the log's figures, and the estimates for each candidate.
 
     Attributes:
-        application: Its name.
-        since_ms: Of the first decision, milliseconds since the epoch.
-        until_ms: Of the last decision.
-        decisions: In the log.
-        with_feedback: Those of which the truth is known and that are used.
+        since_ms, until_ms: Of the first and the last decision in the log, milliseconds since the epoch.
+        with_feedback: Decisions of which the truth is known and that are used.
         confidence: Of all intervals, in (0, 1).
+        loss: How labels were compared with outputs.
         logged: What really decided.
         candidates: In the order in which they were asked for.
         notes: What was left out or assumed, a sentence each.
@@ -177,18 +157,13 @@ class Evaluation:
     decisions: int
     with_feedback: int
     confidence: float
+    loss: str = "zero_one"
     logged: CandidateResult
     candidates: Sequence[CandidateResult]
     notes: Sequence[str] = ()
 
     @property
-    def best(self) -> CandidateResult:
-        """The candidate with the least estimated loss.
-
-        Raises:
-            ValueError: there is no candidate.
-        """
-        known = [one for one in self.candidates if math.isfinite(one.loss.value)]
-        if not known:
-            raise ValueError("no candidate was evaluated: name at least one")
-        return min(known, key=lambda one: one.loss.value)
+    def measure(self) -> str:
+        """What a loss is, in words."""
+        kind = self.loss.partition(":")[0]
+        return "loss" if kind == "zero_one" else f"mean {kind} error"

@@ -10,6 +10,7 @@ Rules of this file:
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from statistics import NormalDist
 
 import numpy as np
@@ -19,8 +20,9 @@ from clipper_stream.evaluation.candidates.candidate import StationaryCandidate
 from clipper_stream.evaluation.estimators.block_sums import BlockSums
 from clipper_stream.evaluation.estimators.intervals import bootstrap, bootstrap_difference
 from clipper_stream.evaluation.estimators.registry import make_estimators
+from clipper_stream.evaluation.estimators.support import NEVER_ASKED, SupportSums
 from clipper_stream.evaluation.log.columns import Floats
-from clipper_stream.evaluation.log_summary import LogSummary
+from clipper_stream.evaluation.log_summary import LogOutline, LogSummary
 from clipper_stream.evaluation.question import Question
 from clipper_stream.evaluation.replicates import SIMULATION, Replicate
 from clipper_stream.evaluation.results import NOTHING, CandidateResult, ContextResult, Estimate, EvidenceSize
@@ -28,13 +30,6 @@ from clipper_stream.evaluation.results import NOTHING, CandidateResult, ContextR
 WITHOUT_BIAS = "which does not show its bias"
 PREFERRED = ("dr", "sndr", "snips", "ips", "dm")
 SELF_NORMALIZED = ("sndr", "snips")
-WHY = {
-    "dr": "unbiased whatever the predicted losses, with less variance where they are right",
-    "sndr": "few decisions carry it: weights that sum to 1 keep one of them from deciding",
-    "simulation": "the losses of all models are known: nothing is estimated",
-    "rejection": "decisions that the candidate would have made itself are its history, so nothing has to be predicted",
-    ON_POLICY: "the mean loss of the answers that were given",
-}
 FEW_LEARNED = 0.2
 """Of the decisions with feedback: a candidate that learned from fewer is judged by its first steps."""
 
@@ -59,10 +54,9 @@ class Summarizer:
             name=" then ".join(self.found.outline.policies) or "nothing",
             kind="logged",
             headline=ON_POLICY,
-            why=WHY[ON_POLICY],
             estimates={ON_POLICY: self._estimate(sums)},
             standing=EvidenceSize(used=sums.decisions),
-            series=self.logged.spans.series(self.found.outline.timeline, self.logged.models),
+            series=self.logged.spans.series(self.found.outline.timeline, self.logged.models, self.question.unit),
         )
 
     def of_stationary(self, candidate: StationaryCandidate, tally: CandidateSums) -> CandidateResult:
@@ -73,51 +67,51 @@ class Summarizer:
             name=candidate.name,
             kind=candidate.kind,
             headline=headline,
-            why=WHY.get(headline, "the first of those that were asked for"),
             estimates=dict(self._estimates(tally)),
-            difference=self._difference(tally.estimates[headline]),
+            difference=self._difference(tally.estimates[headline], tally.reference),
             standing=EvidenceSize(
                 used=support.decisions,
-                effective=support.effective,
                 carrying=support.carrying,
-                largest_weight=float(support.largest),
                 unsupported_ratio=support.unsupported_ratio,
             ),
-            series=tally.spans.series(outline.timeline, tally.models),
+            series=tally.spans.series(outline.timeline, tally.models, self.question.unit),
             contexts=self._contexts(tally),
             warnings=support.warnings(tally.models, outline.contexts),
-            unknown_ratio=support.unknown_ratio + self.found.censored.unknown_ratio,
+            unknown=self._unknown(support.unknown_ratio),
         )
 
-    def of_learning(self, name: str, walked: dict[str, list[Replicate]]) -> CandidateResult:
-        headline, courses = next(iter(walked.items()))
-        first, spans = courses[0].tally, courses[0].tally.spans
-        for course in courses[1:]:
-            spans = spans.merged(course.tally.spans)
+    def of_learning(self, name: str, courses: Sequence[Replicate]) -> CandidateResult:
+        method, tallies = courses[0].method, [one.tally for one in courses]
+        first, sums = tallies[0], [each.estimates[method] for each in tallies]
+        known = [each for each in sums if math.isfinite(each.value)]
+        supports = [each.support for each in tallies if each.support is not None]
+        spans = reduce(BinnedSums.merged, (each.spans for each in tallies))
         return CandidateResult(
             name=name,
             kind="learning policy",
-            headline=headline,
-            why=WHY[headline],
+            headline=method,
             horizon=round(float(np.mean([one.learned for one in courses]))),
-            estimates={way: _over_courses(map(self._estimate, _known(each))) for way, each in walked.items()},
-            difference=_over_courses(map(self._difference, _known(courses)), told=False),
+            estimates={method: _over_courses(map(self._estimate, known))},
+            difference=_over_courses((self._difference(one, first.reference) for one in known), told=False),
             standing=EvidenceSize(
                 used=courses[0].known,
-                effective=_effective(courses),
-                unsupported_ratio=courses[0].support.unsupported_ratio,
+                carrying=_carrying(sums, courses[0].known),
+                unsupported_ratio=supports[0].unsupported_ratio,
             ),
-            series=spans.series(self.found.outline.timeline, first.models),
+            series=spans.series(self.found.outline.timeline, first.models, self.question.unit),
             contexts=self._contexts(first),
-            warnings=tuple(_learning_warnings(walked, self.found)),
-            unknown_ratio=max(one.support.unknown_ratio for one in courses) + self.found.censored.unknown_ratio,
+            warnings=tuple(_learning_warnings(courses, supports[0], self.found.outline)),
+            unknown=self._unknown(max(one.unknown_ratio for one in supports)),
         )
 
     def _estimate(self, sums: BlockSums) -> Estimate:
-        return bootstrap(sums, self.drawn, self.confidence)
+        return bootstrap(sums, self.drawn, self.confidence).times(self.question.unit)
 
-    def _difference(self, sums: BlockSums) -> Estimate:
-        return bootstrap_difference(sums, self.logged.estimates[ON_POLICY], self.drawn, self.confidence)
+    def _difference(self, sums: BlockSums, reference: BlockSums) -> Estimate:
+        return bootstrap_difference(sums, reference, self.drawn, self.confidence).times(self.question.unit)
+
+    def _unknown(self, ratio: float) -> float:
+        return self.question.unit * (ratio + self.found.censored.unknown_ratio)
 
     def _estimates(self, tally: CandidateSums) -> Iterator[tuple[str, Estimate]]:
         for one in make_estimators(list(tally.estimates)):
@@ -126,17 +120,17 @@ class Summarizer:
 
     def _contexts(self, tally: CandidateSums) -> tuple[ContextResult, ...]:
         """The contexts that are looked at, when there are several; intervals are normal ones."""
-        outline, logged = self.found.outline, self.logged.contexts
+        outline, unit, means = self.found.outline, self.question.unit, tally.contexts.mean
         if len(outline.largest_contexts) < 2:  # noqa: PLR2004 (one is the whole)
             return ()
         place = {name: number for number, name in enumerate(outline.contexts)}
         return tuple(
             ContextResult(
                 context=name,
-                decisions=int(logged.decisions[place[name]]),
-                logged=float(logged.mean[place[name]]),
-                candidate=float(np.clip(tally.contexts.mean[place[name]], 0.0, 1.0)),
-                difference=_of_context(tally.differences, place[name], self.question.confidence),
+                decisions=int(tally.contexts.decisions[place[name]]),
+                logged=unit * float(means[place[name]] - tally.differences.mean[place[name]]),
+                candidate=unit * float(np.clip(means[place[name]], 0.0, 1.0)),
+                difference=_of_context(tally.differences, place[name], self.question.confidence).times(unit),
             )
             for name in outline.largest_contexts
         )
@@ -149,29 +143,22 @@ def headline_of(tally: CandidateSums) -> str:
     return next(each for each in (*first, *PREFERRED, *tally.estimates) if each in tally.estimates)
 
 
-def _learning_warnings(walked: dict[str, list[Replicate]], found: LogSummary) -> list[str]:
-    headline, courses = next(iter(walked.items()))
+def _learning_warnings(courses: Sequence[Replicate], support: SupportSums, outline: LogOutline) -> list[str]:
     if not any(course.known for course in courses):
-        return [
-            "no decision says anything about it: its models were never asked together. Set audit_ratio, and log again"
-        ]
-    outline = found.outline
+        return [NEVER_ASKED]
+    used = courses[0].tally.reference.decisions
     instead = "It is taken for as much as that of a coin until something is"
-    missing = courses[0].support.missing(courses[0].tally.models, outline.contexts, instead)
-    said = [one for one in (missing, "" if missing else courses[0].support.doubtful) if one]
-    learned = float(np.mean([course.learned for course in courses])) / found.used
+    missing = support.missing(courses[0].tally.models, outline.contexts, instead)
+    said = [one for one in (missing, "" if missing else support.doubtful) if one]
+    learned = float(np.mean([course.learned for course in courses])) / used
     if learned < FEW_LEARNED:
         said.append(
             f"it could learn from {learned:.1%} of the feedback only, so it is judged as if it learned so much more "
             "slowly than it would: switched on it does better, or as well. Set audit_ratio, and log again"
         )
-    if headline == SIMULATION and courses[0].known < found.used:
-        said.append(f"{courses[0].known:,} of {found.used:,} decisions were simulated, those that asked all its models")
+    if courses[0].method == SIMULATION and courses[0].known < used:
+        said.append(f"{courses[0].known:,} of {used:,} decisions were simulated, those that asked all its models")
     return said
-
-
-def _known(courses: Sequence[Replicate]) -> list[BlockSums]:
-    return [course.estimate for course in courses if math.isfinite(course.estimate.value)]
 
 
 def _over_courses(estimates: Iterable[Estimate], *, told: bool = True) -> Estimate:
@@ -188,14 +175,13 @@ def _over_courses(estimates: Iterable[Estimate], *, told: bool = True) -> Estima
     )
 
 
-def _effective(courses: Sequence[Replicate]) -> float:
+def _carrying(courses: Sequence[BlockSums], known: int) -> float:
     """Return how many decisions with a loss of the same mean would be known as exactly."""
-    blocks = np.asarray(sum(each.estimate.blocks for each in courses)) / len(courses)
-    mean = replace(courses[0].estimate, blocks=blocks)
+    mean = replace(courses[0], blocks=np.asarray(sum(each.blocks for each in courses)) / len(courses))
     error, value = mean.standard_error, mean.value
     if not (math.isfinite(error) and error > 0.0 and 0.0 < value < 1.0):
-        return float(courses[0].known)
-    return min(float(courses[0].known), value * (1.0 - value) / error**2)
+        return float(known)
+    return min(float(known), value * (1.0 - value) / error**2)
 
 
 def _of_context(sums: BinnedSums, number: int, confidence: float) -> Estimate:

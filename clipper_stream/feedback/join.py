@@ -22,10 +22,6 @@ from clipper_topics.prediction import LOW_CONFIDENCE, NAMED, Missing, ModelAnswe
 def join(prediction: Prediction, audit: Audit | None = None) -> LoggedDecision:
     """The decision as the learning step reads it: who was asked for the answer or for the log, and what each said.
 
-    Args:
-        prediction: The first one about the query.
-        audit: Models that were asked for the log only; None: nobody was, or nothing is known of it.
-
     >>> asked = ModelAnswer(model="svm", version="1", propensity=0.5, output=3)
     >>> join(Prediction(query_id="0-1", application="digits", output=3, models=[asked])).outputs
     {'svm:1': 3}
@@ -34,7 +30,8 @@ def join(prediction: Prediction, audit: Audit | None = None) -> LoggedDecision:
     answer: Any = prediction.outputs if several_rows else prediction.output
     absent: Any = [] if several_rows else None
     decided = _asked(prediction.models, prediction.missing)
-    asked = decided if audit is None else decided | _beside(decided, audit)
+    audited = {} if audit is None else _asked(audit.models, audit.missing)
+    asked = decided | {ref: model for ref, model in audited.items() if ref not in decided}
     return LoggedDecision(
         outputs={
             ref: absent if (said := model.outputs if several_rows else model.output) is UNSET else said
@@ -80,7 +77,3 @@ def is_policy_choice(prediction: Prediction) -> bool:
 def _asked(models: Sequence[ModelAnswer], missing: Sequence[Missing]) -> dict[str, ModelAnswer | Missing]:
     asked: list[ModelAnswer | Missing] = [*models, *missing]
     return {f"{model.model}:{model.version}": model for model in asked}
-
-
-def _beside(decided: dict[str, ModelAnswer | Missing], audit: Audit) -> dict[str, ModelAnswer | Missing]:
-    return {ref: model for ref, model in _asked(audit.models, audit.missing).items() if ref not in decided}

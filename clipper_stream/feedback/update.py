@@ -39,6 +39,7 @@ from functools import cache, partial
 from typing import Any
 
 from clipper_stream.errors import InvalidLabel, UnknownName, shown
+from clipper_stream.names import choices
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState, impossible_propensity, with_calibration
 
@@ -47,31 +48,17 @@ _NO_ANSWER = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """The true output; for a query of several rows a list, one a row.
-
-    >>> Label("cat").value
-    'cat'
-
-    Source: Crankshaw et al., "Clipper", NSDI 2017, section 5 (feedback).
-    """
+    """The true output; for a query of several rows a list, one a row."""
 
     value: Any
 
 
 @dataclass(frozen=True, slots=True)
 class GivenLoss:
-    """What the answer cost, as the application reckons it.
-
-    Attributes:
-        value: Loss in [0, 1].
-
-    Raises:
-        InvalidLabel: the loss is no number in [0, 1].
+    """What the answer cost, as the application reckons it: a loss in [0, 1], or `InvalidLabel` is raised.
 
     >>> GivenLoss.of_reward(0.75)
     GivenLoss(value=0.25)
-
-    Source: Auer et al., "The nonstochastic multiarmed bandit problem", SIAM J. Comput. 32, 2002 (rewards in [0, 1]).
     """
 
     value: float
@@ -150,17 +137,7 @@ class LoggedDecision:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What one feedback says about the models.
-
-    Attributes:
-        losses: Loss in [0, 1] of each model that is scored.
-        propensities: Probability, in (0, 1], with which each of these was to be scored.
-
-    >>> Scores({"a:1": 1.0}, {"a:1": 0.5}).losses["a:1"]
-    1.0
-
-    Source: as `LoggedDecision`.
-    """
+    """Loss in [0, 1] of each model that a feedback scores, and the probability, in (0, 1], that it was to be scored."""
 
     losses: Mapping[str, float]
     propensities: Mapping[str, float]
@@ -307,7 +284,7 @@ def loss_named(kind: str) -> Callable[[Any, Any], float]:
     """The loss of a label and an output; `UnknownName` where there is none of this name."""
     name, colon, scale = kind.partition(":")
     if name not in LOSSES or (colon and name == "zero_one"):
-        raise UnknownName(f"loss {kind!r}: use one of {', '.join(sorted(LOSSES))}")
+        raise UnknownName(f"loss {kind!r}: {choices(kind, sorted(LOSSES))}")
     return partial(LOSSES[name], scale=float(scale)) if colon else LOSSES[name]
 
 

@@ -17,8 +17,8 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from clipper_stream.answers import Answer, QueryOptions, Truth, answer_of
-from clipper_stream.blocking_client import BlockingClient, blocking
+from clipper_stream.answers import Answer, QueryOptions, Truth, all_answers, answer_of
+from clipper_stream.blocking_client import BlockingClient, blocking, constructed_as
 from clipper_stream.errors import InvalidSetting, shown
 from clipper_stream.errors import plain as printable
 from clipper_stream.http.errors import BY_STATUS, AnswerTimeout, GatewayUnavailable, HttpProblem, RequestRefused
@@ -102,12 +102,7 @@ class HttpClient:
         self, application: str, inputs: Iterable[Any], **options: Unpack[HttpOptions]
     ) -> list[Answer]:
         """Ask one query an input, decided one by one; return the answers in order. The first error ends all calls."""
-        asked = [asyncio.ensure_future(self.predict(application, row, **options)) for row in inputs]
-        try:
-            return await asyncio.gather(*asked)
-        finally:
-            for task in asked:
-                task.cancel()
+        return await all_answers(self.predict(application, row, **options) for row in inputs)
 
     async def predict_packed(
         self, application: str, inputs: Iterable[Any], *, query_id: str | None = None, **options: Unpack[HttpOptions]
@@ -154,7 +149,7 @@ class HttpClient:
         headers = {"idempotency-key": query_id} if _HEADER_TEXT.fullmatch(query_id) else {}
         path = f"/v1/applications/{quote(application, safe='')}/predict"
         found = await self._exchange("POST", path, query_id, limit_s, content=body, headers=headers)
-        return read_answer(found.content, time.perf_counter() - started_s)
+        return answer_of(_read(codec.predictions.decode, found.content), latency_s=time.perf_counter() - started_s)
 
     async def _exchange(
         self, method: str, path: str, query_id: str | None = None, limit_s: float | None = None, **request: Any
@@ -206,17 +201,9 @@ class SyncHttpClient(BlockingClient[HttpClient]):
         client.feedback(answer, label=3)
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        api_key: str | None = None,
-        timeout_s: float = 10.0,
-        retries: int = 5,
-        raise_refusals: bool = True,
-    ) -> None:
-        client = HttpClient(url, api_key=api_key, timeout_s=timeout_s, retries=retries, raise_refusals=raise_refusals)
-        super().__init__(client, GatewayUnavailable)
+    @constructed_as(HttpClient.__init__)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(HttpClient(*arguments, **options), GatewayUnavailable)
 
     predict = blocking(HttpClient.predict)
     predict_many = blocking(HttpClient.predict_many)
@@ -235,7 +222,6 @@ _problems = msgspec.json.Decoder(_Problem)
 
 
 def _body_of(given: Mapping[str, Any]) -> bytes:
-    """The body with these fields; raises `RequestRefused` where JSON cannot hold one of them."""
     try:
         ready = {name: [*map(plain, value)] if name == "inputs" else plain(value) for name, value in given.items()}
         return msgspec.json.encode(ready)
@@ -244,16 +230,10 @@ def _body_of(given: Mapping[str, Any]) -> bytes:
 
 
 def _read(decode: Callable[[bytes], T], content: bytes) -> T:
-    """What a body holds; raises `GatewayUnavailable` where it cannot be decoded."""
     try:
         return decode(content)
     except (ValueError, RecursionError) as error:
         raise GatewayUnavailable(f"the answer cannot be read ({error}): is this the URL of a gateway?") from error
-
-
-def read_answer(content: bytes, latency_s: float) -> Answer:
-    """The answer that a body holds; raises `GatewayUnavailable` where it cannot be decoded."""
-    return answer_of(_read(codec.predictions.decode, content), latency_s=latency_s)
 
 
 def _problem_of(status: int, content: bytes, query_id: str | None) -> HttpProblem:

@@ -130,11 +130,11 @@ def _segments(parts: SplitResult) -> list[str]:
     return path.split("/") if path else []
 
 
-def not_allowed(what: str, entries: Iterable[str], key: AllowKey, entry: str) -> ModelNotLoaded:
-    """The error that says what may be loaded, and the key and the entry of `[models]` that would allow more."""
+def not_allowed(what: str, entries: Iterable[str], key: AllowKey, *missing: str) -> ModelNotLoaded:
+    """The error that says what may be loaded, and the key and the entries of `[models]` that would allow more."""
     allowed = ", ".join(entries) or "nothing"
     short = allowed if len(allowed) <= _SHOWN else shown(allowed)[1:-1]
     return ModelNotLoaded(
-        f"{what} is outside of what this process may load ({short}): if you trust it, add {entry!r} to [models] "
-        f"{key} of the process that loads it"
+        f"{what} is outside of what this process may load ({short}): if you trust it, add "
+        f"{', '.join(map(repr, missing))} to [models] {key} of the process that loads it"
     )

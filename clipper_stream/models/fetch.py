@@ -25,19 +25,8 @@ from urllib.parse import urlsplit
 
 from clipper_stream.errors import ModelNotLoaded, shown
 
-PROTOCOLS = {
-    "memory": None,
-    "http": "aiohttp",
-    "https": "aiohttp",
-    "s3": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "abfss": "adlfs",
-}
-"""What may stand before `://`, and the package that fsspec needs for it. Others, `ssh` and `reference` among them, do
-more than to read one file."""
+PROTOCOLS = ("memory", "http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss")
+"""What may stand before `://`. Others, `ssh` and `reference` among them, do more than to read one file."""
 MAX_FILE_BYTES = 16 << 30
 _CHUNK_BYTES = 1 << 20
 _BLOCK_BYTES = 8 << 20
@@ -134,9 +123,6 @@ def _chunks(uri: str, max_bytes: int) -> Iterator[bytes]:
                 yield chunk
     except ModelNotLoaded:
         raise
-    except ImportError as error:
-        package = PROTOCOLS[urlsplit(uri).scheme]
-        raise ModelNotLoaded(f"model file {uri!r} needs {package}: pip install {package}") from error
     except Exception as error:
         if isinstance(error.__cause__, ModelNotLoaded):  # a redirect, as fsspec tells it
             raise error.__cause__ from None
@@ -174,7 +160,6 @@ def _http_options() -> dict[str, Any]:
 
 
 def _kept(path: Path, sha256: str) -> bytes | None:
-    """The file in the cache; one that is damaged is deleted, and fetched again."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:

@@ -32,10 +32,7 @@ class NotPlain(ValueError):
 
 
 def plain_outputs(outputs: Sequence[Any] | NDArray[Any]) -> tuple[list[Any], dict[int, str]]:
-    """The outputs as plain values, null where one cannot be, and why, by row.
-
-    Args:
-        outputs: One output a row; numpy scalars and arrays become numbers and lists.
+    """The outputs, one a row, as plain values, null where one cannot be, and why, by row.
 
     >>> plain_outputs(np.array([1.5, float("nan")]))
     ([1.5, None], {1: 'the output is nan: give a finite number'})
@@ -116,7 +113,6 @@ def _plain_text(value: str) -> str:
 
 
 def _unwrapped(value: Any) -> Any:
-    """Return the value of a numpy scalar, or of an array that numpy can read."""
     if not isinstance(value, np.generic) and hasattr(value, "__array__"):
         value = np.asarray(value)
     if isinstance(value, np.ndarray | np.generic):

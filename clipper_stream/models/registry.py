@@ -29,6 +29,7 @@ from clipper_stream.models.runtimes import (
     sklearn_estimators,
 )
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules, ModelFile
+from clipper_stream.names import choices
 
 
 class Runtime(Protocol):
@@ -187,7 +188,7 @@ def runtime_of(name: str, runtimes: Mapping[str, Runtime] = RUNTIMES) -> Runtime
     """The runtime of this name, or `UnknownName`."""
     found = runtimes.get(name)
     if found is None:
-        raise UnknownName(f"runtime {shown(name)}: use one of {', '.join(sorted(runtimes))}")
+        raise UnknownName(f"runtime {shown(name)}: {choices(name, sorted(runtimes))}")
     return found
 
 

@@ -1,6 +1,6 @@
 """What one row of input looks like, for the router that checks it and for the model that is asked about it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.models.model import Rows
+from clipper_stream.names import choices
 
 NUMERIC = ("float32", "float64", "int32", "int64", "uint8")
 """Element types of numeric rows."""
@@ -50,7 +51,7 @@ class RowSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(Column(*column) for column in self.columns))
         if self.dtype not in (*NUMERIC, *LISTED):
-            raise InvalidSetting(f"dtype {self.dtype!r}: use one of {', '.join((*NUMERIC, *LISTED))}")
+            raise InvalidSetting(f"dtype {self.dtype!r}: {choices(self.dtype, (*NUMERIC, *LISTED))}")
         if bool(self.columns) != (self.dtype == "table"):
             raise InvalidSetting(f"dtype {self.dtype!r} with {len(self.columns)} columns: only a table has some")
         if self.shape is not None:
@@ -82,3 +83,29 @@ class RowSpec:
         if not self.numeric or self.shape is None:
             return None
         return np.zeros((count, *self.shape), self.dtype)
+
+    def random(self, count: int, seed: int = 0) -> Rows:
+        """Rows of any spec but `json`, those of the seed; numeric ones need a shape, and are of three decimals.
+
+        >>> RowSpec("uint8", [2]).random(3).shape
+        (3, 2)
+
+        Raises:
+            InvalidSetting: nobody can guess such rows.
+        """
+        rng = np.random.default_rng(seed)
+        if self.columns:
+            cells: dict[str, Callable[[int], Any]] = {"number": float, "text": str, "date": lambda _: "2026-01-31"}
+            made = [(name, cells[dtype]) for name, dtype in self.columns]
+            numbers = rng.integers(0, 1000, (count, len(made))).tolist()
+            return [{name: cell(one) for (name, cell), one in zip(made, row, strict=True)} for row in numbers]
+        if self.dtype == "text":
+            return [" ".join(map(str, words)) for words in rng.integers(0, 10_000, (count, 8))]
+        if self.dtype == "bytes":
+            return [rng.bytes(64) for _ in range(count)]
+        if self.dtype == "json" or self.shape is None:
+            todo = "give some (--rows FILE)" + (", or the shape of one (--shape 64)" if self.numeric else "")
+            raise InvalidSetting(f"{self.dtype} rows of unknown content cannot be guessed: {todo}")
+        size = (count, *self.shape)
+        drawn = rng.normal(size=size).round(3) if self.dtype.startswith("float") else rng.integers(0, 256, size)
+        return drawn.astype(self.dtype)

@@ -43,11 +43,7 @@ class BatchOutcome:
 
 
 def predict_rows(model: Model, inputs: Rows) -> BatchOutcome:
-    """Run the model on a batch; retry row by row when it fails.
-
-    Args:
-        model: May raise or give nonsense: that fails rows, and is never raised.
-        inputs: The rows; with none the model is not called.
+    """Run the model on a batch, and again on parts of it when that fails: what it raises fails rows alone.
 
     >>> class Reciprocal:
     ...     def predict_batch(self, inputs: Rows) -> Sequence[Any]:

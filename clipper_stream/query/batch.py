@@ -243,7 +243,6 @@ class QueryBatch:
         return len(self.ids)
 
     def extend(self, queries: Sequence[ReadQuery]) -> None:
-        """Append queries."""
         if not queries:
             return
         ids, offsets, queried_at_s, keys, rows = zip(*queries, strict=True)
@@ -453,7 +452,6 @@ class QueryBatch:
 
 
 def _by_ref(refs: Iterable[str]) -> dict[str, list[int]]:
-    """The slots of each model version, given that of each slot."""
     found: dict[str, list[int]] = {}
     for slot, ref in enumerate(refs):
         if ref in found:

@@ -31,7 +31,7 @@ from clipper_stream.models.row_spec import Column, RowSpec
 MAX_DEPTH = 32
 """Deeper nesting of a `json` row is taken for a mistake, or an attack, long before any encoder's recursion limit."""
 
-_NULL = "is null, as which JSON writes NaN too"
+_NULL = "is null (NaN becomes null in JSON)"
 _BINARY = (bytes, bytearray, memoryview)
 _EXACT_BELOW = 2**53
 _LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what msgpack, and so a frame to a host, can hold
@@ -108,7 +108,6 @@ def convert(spec: RowSpec, rows: Sequence[Any]) -> np.ndarray | list[Any]:
 
 
 def _check_finite(spec: RowSpec, matrix: np.ndarray) -> None:
-    """Refuse infinity, and NaN where the spec has no missing values."""
     wanted = f"for {spec.dtype}: give {_expected(spec)}, all finite"
     if np.isinf(matrix).any():
         raise InvalidInput(f"infinity, or a number too large {wanted}")
@@ -117,7 +116,6 @@ def _check_finite(spec: RowSpec, matrix: np.ndarray) -> None:
 
 
 def _declare(spec: RowSpec) -> str:
-    """What to do where values are missing, and the spec says that none is."""
     return "" if spec.missing else ", or declare `missing = true` in the input"
 
 
@@ -275,7 +273,6 @@ def _bytes(row: Any) -> bytes:
 
 
 def _table_row(spec: RowSpec, row: Any) -> dict[str, Any]:
-    """A row of a table by the names of its columns, in their order."""
     columns = spec.columns
     if isinstance(row, Mapping):
         given = [row.get(name) for name, _ in columns]
@@ -350,7 +347,6 @@ def _check_integers(values: Sequence[int]) -> None:
 
 
 def _members(level: Sequence[Any]) -> Iterable[Any]:
-    """The values of all maps and lists of a level."""
     maps = [value for value in level if isinstance(value, Mapping)]
     if not set(map(type, chain.from_iterable(maps))) <= {str}:
         strange = next(value for value in maps if not all(isinstance(key, str) for key in value))

@@ -90,7 +90,6 @@ class QueryPlanner:
         return len([n for n in self.batch.new if due_s[n] - now_s < now_s - at_s[n] and self._has_deadline(n)])
 
     def _refuse(self) -> Sequence[int]:
-        """Refuse or defer what cannot be asked now; what can."""
         new, due_s = self.batch.new, self.batch.due_s
         self.refused = failures = self._failures()
         left = [query for query in new if query not in failures] if failures else new
@@ -103,7 +102,6 @@ class QueryPlanner:
         return left[: self.room]
 
     def _failures(self) -> dict[int, Failure]:
-        """Why queries cannot be asked, whatever room there is."""
         batch, now_s, trip_s = self.batch, self.now_s, self.trip_s
         new, due_s, at_s, options = batch.new, batch.due_s, batch.queried_at_s, batch.options
         if self.application.answers:
@@ -143,7 +141,6 @@ class QueryPlanner:
         return asked
 
     def _place(self, asked: Sequence[int]) -> None:
-        """Say where the rows of each query begin, when there are only those of some."""
         first_row, place = [0] * len(self.batch), 0
         for query in asked:
             first_row[query] = place
@@ -196,7 +193,6 @@ class QueryPlanner:
         return asked
 
     def _drawn(self, choice: PolicyChoice, asked: Sequence[int]) -> list[Decision | None]:
-        """Draw a decision for each query; equal ones are one object."""
         seed, ids = self.application.seed, self.batch.ids
         if isinstance(choice, ActionDistribution):
             return [*choice.select_each(first_draws(seed, ids))]

@@ -109,7 +109,6 @@ def frames(parts: Sequence[Part]) -> Iterator[tuple[Sequence[Part], Any]]:
 
 
 def _as_one_matrix(parts: Sequence[Part]) -> NDArray[Any] | None:
-    """All rows as one matrix, where they are of one dtype and shape."""
     cut: list[NDArray[Any]] = []
     for batch, slots, _ in parts:
         matrix = batch.rows
@@ -124,7 +123,6 @@ def _as_one_matrix(parts: Sequence[Part]) -> NDArray[Any] | None:
 
 
 def _parts_of(whose: Iterable[tuple[QueryBatch, int, bytes | None]]) -> list[Part]:
-    """The slots of some rows; those of one batch that follow each other stay together."""
     found: list[tuple[QueryBatch, list[int], list[bytes | None]]] = []
     for batch, slot, key in whose:
         if not found or found[-1][0] is not batch or (found[-1][2][0] is None) != (key is None):
@@ -389,7 +387,6 @@ def _is_open(slot: Slot) -> bool:
 
 
 def _between(parts: Iterable[Part], first: int, last: int) -> Iterator[Part]:
-    """The slots from one row of a request to another."""
     start = 0
     for batch, slots, keys in parts:
         some = slice(max(first - start, 0), max(last - start, 0))
@@ -399,7 +396,6 @@ def _between(parts: Iterable[Part], first: int, last: int) -> Iterator[Part]:
 
 
 def _cut(parts: Iterable[Part], outputs: Sequence[Any]) -> Iterator[tuple[Part, Sequence[Any]]]:
-    """Each part with its own outputs."""
     start = 0
     for part in parts:
         count = len(part.slots)
@@ -408,7 +404,6 @@ def _cut(parts: Iterable[Part], outputs: Sequence[Any]) -> Iterator[tuple[Part, 
 
 
 def _not_before(found: Iterable[tuple[Part, Sequence[Any]]], before: bytearray) -> Iterator[tuple[Part, Sequence[Any]]]:
-    """Without the rows that were answered before."""
     answered = iter(before)
     for part, outputs in found:
         places = [place for place in range(len(part.slots)) if not next(answered)]

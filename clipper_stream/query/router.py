@@ -256,7 +256,6 @@ class Router:
         return self.end_turn(now_s)
 
     def _fill_all(self, part: Part, outputs: Sequence[Any], now_s: float) -> None:
-        """Give outputs to the slots that asked, and to those that wait besides."""
         batch, slots, keys = part
         self._fill(batch, slots, outputs, now_s)
         for place, (other, slot) in self._rows.arrived(part):

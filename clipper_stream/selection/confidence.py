@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import mul
 
-from clipper_stream.intervals import Z
-
+Z = 1.959963984540054
+"""Quantile of the normal distribution for 95 %."""
 Calibration = tuple[float, ...]
 """Feedbacks and losses of each bin, one pair after another; then labels that were expected, and the sums of expected
 losses, of their variances, and of the losses that came. Empty: the version gives no confidence."""

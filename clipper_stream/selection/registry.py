@@ -1,10 +1,9 @@
 """Selection policies by name, as a manifest names them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from typing import Any
 
-from clipper_stream.errors import InvalidSetting, UnknownName
+from clipper_stream.names import make_named
 from clipper_stream.selection.policies.cascade import Cascade
 from clipper_stream.selection.policies.epsilon_greedy import EpsilonGreedy
 from clipper_stream.selection.policies.exp3 import Exp3
@@ -20,6 +19,8 @@ POLICIES: Mapping[str, Callable[..., SelectionPolicy]] = {
     for policy in (Single, Split, Cascade, EpsilonGreedy, Exp3, Exp4, Exp4Clipper, LinUcb, Thompson, TsallisInf)
 }
 """Every policy by its name. A new one is added here, and the laws in tests/laws then hold it."""
+SETTLED = ("single", "split")
+"""Those that learn nothing: whom they may ask is known beforehand."""
 
 
 def make_policy(name: str, parameters: Mapping[str, Any] | None = None) -> SelectionPolicy:
@@ -36,11 +37,4 @@ def make_policy(name: str, parameters: Mapping[str, Any] | None = None) -> Selec
         UnknownName: there is no such policy.
         InvalidSetting: there is no such parameter, or its value is outside its bounds.
     """
-    policy = POLICIES.get(name)
-    if policy is None:
-        raise UnknownName(f"policy {name!r}: use one of {', '.join(sorted(POLICIES))}")
-    known = [field.name for field in fields(policy)]  # type: ignore[arg-type]  # every policy is a dataclass
-    for parameter in parameters or {}:
-        if parameter not in known:
-            raise InvalidSetting(f"parameter {parameter!r} of policy {name!r}: use one of {', '.join(known)}")
-    return policy(**(parameters or {}))
+    return make_named("policy", POLICIES, name, parameters or {})

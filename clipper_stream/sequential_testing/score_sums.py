@@ -180,7 +180,6 @@ class ScoreSums:
         self._add(second, _terms(self.margin, now) - _terms(self.margin, before))
 
     def remove(self, second: int, score: Score) -> None:
-        """Take a score away."""
         self._add(second, -_terms(self.margin, score))
 
     def capital(self, before: int | None = None) -> Capital:

@@ -26,7 +26,7 @@ from clipper_stream.errors import ClipperError
 from clipper_stream.http import HttpClient
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
-from deploy.observe.servers import BOARD, grafana, prometheus
+from deploy.observe.servers import BOARD, prometheus
 from examples.lifecycle.train import train_versions
 from examples.shared.operation import PipelineProcess
 from examples.shared.traffic import LabelledTraffic
@@ -109,7 +109,7 @@ async def observed_pipeline(rate: float) -> AsyncIterator[Path]:
         pictures = draw_traffic(digits, 5_000, seed=1)
         for asking, share in ((client, 1 - HTTP_RATIO), (cast("Client", http), HTTP_RATIO)):
             traffic = LabelledTraffic(asking, "digits", pictures, rate * share)
-            traffic.start()
+            await traffic.start()
             stack.push_async_callback(_end_traffic, traffic)
         work = [asyncio.ensure_future(_break_and_repair(flag)), asyncio.ensure_future(_ask_oddly(client, kafka))]
         stack.push_async_callback(_end, work)
@@ -158,13 +158,9 @@ async def observe(follow: Path | None, rate: float, factor: float) -> None:
         servers = stack.enter_context(ExitStack())
         folder = Path(servers.enter_context(tempfile.TemporaryDirectory(prefix="prometheus-")))
         url = servers.enter_context(prometheus(folder / "prometheus", targets, factor))
-        board = servers.enter_context(grafana(folder / "grafana", url))
         print(f"targets     {targets}")
         print(f"prometheus  {url}/alerts")
-        if board is None:
-            print(f"grafana     none on the PATH: in yours, add the data source {url} and import {BOARD}")
-        else:
-            print(f"grafana     {board}")
+        print(f"grafana     in yours, add the data source {url} and import {BOARD}")
         print("Ctrl-C ends it", flush=True)
         await asyncio.Event().wait()
 

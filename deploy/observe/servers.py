@@ -1,12 +1,10 @@
-"""A Prometheus and, where it is installed, a Grafana with the rules and the board of this folder, on free ports."""
+"""A Prometheus with the rules of this folder, on a free port."""
 
-import json
-import os
 import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
@@ -71,51 +69,18 @@ def prometheus(folder: Path, targets: Path, factor: float = 1) -> Iterator[str]:
         binary, f"--config.file={folder / CONFIGURATION.name}", f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address={url.removeprefix('http://')}", "--enable-feature=exemplar-storage",
     ]  # fmt: skip
-    with _running(command, os.environ, folder / "prometheus.log", f"{url}/-/ready"):
+    with _running(command, folder / "prometheus.log", f"{url}/-/ready"):
         yield url
 
 
 @contextmanager
-def grafana(folder: Path, prometheus_url: str) -> Iterator[str | None]:
-    """Run a Grafana with the board, for whoever looks; gives the board's URL, None where no Grafana is installed."""
-    binary = next(filter(None, map(shutil.which, ("grafana", "grafana-server"))), None)
-    if binary is None:
-        yield None
-        return
-    installed = Path(binary).resolve().parents[1]
-    homes = (installed / "share/grafana", Path("/usr/share/grafana"), installed)
-    home = next((one for one in homes if (one / "conf/defaults.ini").exists()), installed)
-    source = {"name": "Prometheus", "type": "prometheus", "access": "proxy", "url": prometheus_url, "isDefault": True}
-    provider = {"name": "clipper-stream", "type": "file", "options": {"path": str(HERE)}}
-    # JSON is YAML
-    _write(folder / "provisioning/datasources/prometheus.yml", {"apiVersion": 1, "datasources": [source]})
-    _write(folder / "provisioning/dashboards/board.yml", {"apiVersion": 1, "providers": [provider]})
-    port = free_port()
-    settings = {
-        "PATHS_DATA": folder / "data", "PATHS_LOGS": folder / "log", "PATHS_PLUGINS": folder / "plugins",
-        "PATHS_PROVISIONING": folder / "provisioning", "SERVER_HTTP_ADDR": "127.0.0.1", "SERVER_HTTP_PORT": port,
-        "AUTH_ANONYMOUS_ENABLED": "true", "ANALYTICS_REPORTING_ENABLED": "false",
-        "ANALYTICS_CHECK_FOR_UPDATES": "false",
-    }  # fmt: skip
-    environ = {**os.environ, **{f"GF_{name}": str(value) for name, value in settings.items()}}
-    command = [binary, *(["server"] if Path(binary).name == "grafana" else []), "--homepath", str(home)]
-    with _running(command, environ, folder / "grafana.log", f"http://127.0.0.1:{port}/api/health"):
-        yield f"http://127.0.0.1:{port}/d/{json.loads(BOARD.read_text())['uid']}"
-
-
-def _write(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
-
-
-@contextmanager
-def _running(command: Sequence[str], environ: Mapping[str, str], log: Path, ready_url: str) -> Iterator[None]:
+def _running(command: Sequence[str], log: Path, ready_url: str) -> Iterator[None]:
     """Run a server until the end of the block; it answers at its URL before the block begins.
 
     It has a process group of its own: Ctrl-C in a terminal reaches this process alone, which ends the server.
     """
     with log.open("wb") as lines:
-        process = subprocess.Popen(command, env=environ, stdout=lines, stderr=lines, process_group=0)  # noqa: S603
+        process = subprocess.Popen(command, stdout=lines, stderr=lines, process_group=0)  # noqa: S603
     try:
         end_s = time.monotonic() + READY_S
         while not _answers(ready_url):

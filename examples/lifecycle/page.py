@@ -19,6 +19,7 @@ from examples.shared.traffic import TrafficSecond
 
 COMMAND_COLOURS = {"promote": "#1a7f4b", "abort": "#b3261e", "rollback": "#b3261e", "retire": "#777777"}
 CHANGE_COLOUR = "#555555"
+DEFAULT = "default output"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,20 +38,18 @@ class LifecycleSample:
 
 
 def lifecycle_samples(seconds: Mapping[int, TrafficSecond]) -> list[LifecycleSample]:
-    """The samples of traffic; a second without an answer has none."""
-    return [
-        LifecycleSample(
-            at_s=float(at_s),
-            shares={ref: count / sum(second.answers.values()) for ref, count in sorted(second.answers.items())},
-            losses={ref: second.wrong[ref] / count for ref, count in sorted(second.answers.items())},
-        )
-        for at_s, second in sorted(seconds.items())
-        if second.answers
-    ]
+    """The samples of traffic, in which default outputs have a share too; a second without an answer has none."""
+    found = []
+    for at_s, second in sorted(seconds.items()):
+        answers = {**dict(sorted(second.answers.items())), **({DEFAULT: second.defaults} if second.defaults else {})}
+        shares = {ref: count / sum(answers.values()) for ref, count in answers.items()}
+        losses = {ref: second.wrong[ref] / count for ref, count in answers.items() if ref != DEFAULT}
+        found += [LifecycleSample(at_s=float(at_s), shares=shares, losses=losses)] if answers else []
+    return found
 
 
 def lifecycle_report(
-    path: Path, events: Sequence[Change], samples: Sequence[LifecycleSample], title: str = "Models live"
+    path: Path, events: Sequence[Change], samples: Sequence[LifecycleSample], title: str = "Models live", lead: str = ""
 ) -> Path:
     """Write the page.
 
@@ -59,6 +58,7 @@ def lifecycle_report(
         events: Changes of the application, in any order.
         samples: In order of time, at least one.
         title: Of the page.
+        lead: What else its first sentences say.
 
     Returns:
         The path.
@@ -67,23 +67,24 @@ def lifecycle_report(
         ValueError: there is no sample.
         OSError: the file cannot be written.
     """
-    path.write_text(render_lifecycle(events, samples, title), encoding="utf-8")
+    path.write_text(render_lifecycle(events, samples, title, lead), encoding="utf-8")
     return path
 
 
-def render_lifecycle(events: Sequence[Change], samples: Sequence[LifecycleSample], title: str) -> str:
+def render_lifecycle(events: Sequence[Change], samples: Sequence[LifecycleSample], title: str, lead: str = "") -> str:
     """The page; arguments and errors as of `lifecycle_report`."""
     if not samples:
         raise ValueError("0 samples: take at least 1, a second each, while queries flow")
     first_s, last_s = samples[0].at_s, samples[-1].at_s
     marks = sorted(events, key=lambda event: (event.at_ms, event.revision))
     refs = versions_of(samples)
+    told = f"{len({*refs} - {DEFAULT})} versions, {len(marks)} changes, {last_s - first_s:.0f} seconds. {lead}"
     return (
         page_environment(TEMPLATES, Path(__file__).parent)
         .get_template("page.html")
         .render(
             title=title,
-            lead=f"{len(refs)} versions and {len(marks)} changes in {last_s - first_s:.0f} seconds.",
+            lead=told.strip(),
             figure=svg(lifecycle_figure(marks, samples)),
             changes=[(f"{mark.at_ms / 1000 - first_s:.1f} s", mark) for mark in marks],
             versions=list(_version_rows(refs, samples)),

@@ -94,21 +94,27 @@ async def run(rate: float, out: Path) -> dict[str, Any]:
         client = await stack.enter_async_context(Client(bootstrap))
         operator = RolloutOperator(bootstrap, folder, "digits")
         traffic = LabelledTraffic(client, "digits", draw_traffic(digits, 5_000, seed=1), rate)
-        traffic.start()
+        await traffic.start()
+        operator.slowness = rate / traffic.rate
         began_s = time.time()
         await asyncio.sleep(QUIET_S)
         await live(operator, files)
         ended_s = time.time()
         await traffic.stop()
         changes = await operator.history()
+        quiet_ms = traffic.p99_ms(lambda second: second > began_s + 2 and operator.is_quiet(second))
+        changing_ms = traffic.p99_ms(lambda second: not operator.is_quiet(second))
+        late = f"the 99th percentile was {changing_ms:.0f} ms while versions changed, and {quiet_ms:.0f} ms otherwise"
+        is_late = changing_ms > LATE_FACTOR * quiet_ms + LATE_MS
         figures = {
+            "failure": traffic.failure() or (late if is_late else ""),
             "queries": traffic.sent,
             "lost": traffic.sent - traffic.answered,
             "defaults": sum(second.defaults for second in traffic.seconds.values()),
             "feedbacks": traffic.fed_back,
             "changes": [line_of(change) for change in changes],
-            "p99_ms_quiet": round(traffic.p99_ms(lambda second: second > began_s + 2 and operator.is_quiet(second)), 1),
-            "p99_ms_changing": round(traffic.p99_ms(lambda second: not operator.is_quiet(second)), 1),
+            "p99_ms_quiet": round(quiet_ms, 1),
+            "p99_ms_changing": round(changing_ms, 1),
             "seconds": round(ended_s - began_s, 1),
         }
         write(out, figures, changes, traffic)
@@ -120,12 +126,13 @@ def write(out: Path, figures: dict[str, Any], changes: list[Change], traffic: La
     from page import lifecycle_report, lifecycle_samples  # noqa: PLC0415 - matplotlib takes a second
 
     out.mkdir(parents=True, exist_ok=True)
-    lifecycle_report(out / "lifecycle.html", changes, lifecycle_samples(traffic.seconds), "A model's life")
+    lead = f"{figures['queries']:,} queries, of which {figures['defaults']:,} got the default output."
+    lifecycle_report(out / "lifecycle.html", changes, lifecycle_samples(traffic.seconds), "A model's life", lead)
     (out / "lifecycle.json").write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2))
 
 
 def main() -> None:
-    """Run it, print the figures, and fail when a query was lost or answers came much later."""
+    """Run it, print the figures, and fail when a query was lost, or answers were defaults or came much later."""
     parser = argparse.ArgumentParser(description="A model's life while traffic flows.")
     parser.add_argument("--rate", type=float, default=100.0, help="queries a second")
     parser.add_argument("--out", type=Path, default=Path("demo-report"), help="folder of the page and the figures")
@@ -137,9 +144,8 @@ def main() -> None:
         if name != "changes":
             print(f"{name:18} {value}")
     print(f"page               {options.out / 'lifecycle.html'}")
-    late = figures["p99_ms_changing"] > LATE_FACTOR * figures["p99_ms_quiet"] + LATE_MS
-    if figures["lost"] or figures["feedbacks"] != figures["queries"] or late:
-        raise SystemExit("queries were lost, or answered much later than without deploys")
+    if figures["failure"]:
+        raise SystemExit(figures["failure"])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python examples/projects/prices.py
 
-Needs the extras broker, sklearn, onnx and replay, and skl2onnx. Prices are millions, so that errors lie in [0, 1].
+Needs the extras broker, sklearn, onnx and replay, and skl2onnx. Prices are thousands, as all that the evaluation says.
 """
 
 from pathlib import Path
@@ -23,9 +23,10 @@ models = ["prices:1"]
 policy = { name = "exp4" }
 combiner = "mean"
 loss = "absolute"
+loss_scale = 1000.0
 objective_ms = 5000
-default_output = 0.5
-rollout = { margin = 0.05, steps = [0.4], least = 60 }
+default_output = 500.0
+rollout = { label_margin = 50.0, steps = [0.4], least = 60 }
 
 [application.input]
 dtype = "table"
@@ -40,14 +41,14 @@ COLUMNS = ["area", "rooms", "age", "distance"]
 
 
 def houses(count: int, seed: int) -> tuple[Any, Any]:
-    """Houses, a row of numbers each, and their prices in millions: near the ring road at 5 km they are cheapest."""
+    """Houses, a row of numbers each, and their prices in thousands: near the ring road at 5 km they are cheapest."""
     rng = np.random.default_rng(seed)
     rows = np.column_stack(
         [rng.uniform(40, 200, count), rng.integers(1, 8, count), rng.uniform(0, 100, count), rng.uniform(0, 10, count)]
     ).astype(np.float32)
     area, rooms, age, distance = rows.T
-    prices = 0.05 + area / 1000 + 0.12 * np.abs(distance - 5) + 0.1 * (np.abs(age - 50) > 25) + rooms / 200
-    return rows, np.clip(prices + rng.normal(0, 0.01, count), 0, 1)
+    prices = 50 + area + 120 * np.abs(distance - 5) + 100 * (np.abs(age - 50) > 25) + 5 * rooms
+    return rows, np.clip(prices + rng.normal(0, 10, count), 0, 1000)
 
 
 def train(folder: Path) -> dict[str, str]:

@@ -69,27 +69,27 @@ class Day:
     seconds: float
     rate: float
 
-    def rate_at(self, after_s: float) -> float:
-        """Queries a second so long after midnight: twice as many at noon as on average, hardly any at night."""
-        return self.rate * max(0.1, 1.0 - 0.9 * math.cos(2 * math.pi * after_s / self.seconds))
+    def shape(self, after_s: float) -> float:
+        """Multiple of the rate so long after midnight: twice as much at noon as on average, hardly any at night."""
+        return max(0.1, 1.0 - 0.9 * math.cos(2 * math.pi * after_s / self.seconds))
 
 
 async def spend(client: Client, digits: Digits, day: Day, seed: int) -> tuple[float, int]:
-    """A day of queries with their feedback: mean loss of the answers, and how many."""
+    """A day of queries with their feedback: mean loss of the answers, of which a default is wrong, and how many."""
     pictures = draw_traffic(digits, round(2 * day.seconds * day.rate), seed)
-    traffic = LabelledTraffic(client, "digits", pictures, day.rate_at)
-    traffic.start()
+    traffic = LabelledTraffic(client, "digits", pictures, day.rate, shape=day.shape)
+    await traffic.start()
     await asyncio.sleep(day.seconds)
     await traffic.stop()
-    if traffic.answered != traffic.sent:
-        raise SystemExit(f"{traffic.sent - traffic.answered} of {traffic.sent} queries were not answered")
-    wrong = sum(sum(second.wrong.values()) for second in traffic.seconds.values())
+    if why := traffic.failure():
+        raise SystemExit(why)
+    wrong = sum(sum(second.wrong.values()) + second.defaults for second in traffic.seconds.values())
     return wrong / traffic.answered, traffic.answered
 
 
 async def replay(operator: Operator, model: TrainedModel, out: Path) -> dict[str, Any]:
     """What the day says about each candidate."""
-    await operator.run("replay", "verify", "digits")
+    await operator.run("replay", "verify")
     await operator.run("replay", "export", "digits", "--out", "day.parquet", "--inputs")
     what = ("--model", model.ref, "--uri", str(model.path), "--shape", "64")
     await operator.run("replay", "score", "day.parquet", *what, "--out", "new.parquet")
@@ -141,7 +141,7 @@ async def run(day: Day, out: Path) -> dict[str, Any]:
         await switch_on(operator, best["name"], models[NEW])
         print(f"\na day of {day.seconds:.0f} s under {best['name']} ...", flush=True)
         live, answers = await spend(client, digits, day, seed=2)
-        await operator.run("replay", "verify", "digits")
+        await operator.run("replay", "verify")
         low, high = predicted(best, answers)
         estimate = best["estimates"][best["headline"]]
         return {

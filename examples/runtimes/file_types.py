@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipper_stream.errors import install_command
 from clipper_stream.models.registry import load_model
 
 SIDE_BYTES, BLOCK_BYTES, PADDING = 1024, 4096, 256
@@ -38,7 +39,7 @@ def manifest() -> dict[str, Any]:
     """What a `[[model]]` says: the file in the wheel, its digest, and how bytes become labels."""
     found = importlib.util.find_spec("magika")
     if found is None or found.origin is None:
-        raise SystemExit("this example needs the package magika: pip install magika 'clipper-stream[onnx]'")
+        raise SystemExit(f"this example needs the package magika: pip install magika, and {install_command('onnx')}")
     folder = Path(found.origin).parent / "models/standard_v3_3"
     labels = json.loads((folder / "config.min.json").read_text(encoding="utf-8"))["target_labels_space"]
     model = folder / "model.onnx"

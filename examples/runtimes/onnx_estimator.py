@@ -23,8 +23,8 @@ def main(folder: Path) -> list[Any]:
     converted = skl2onnx.to_onnx(fitted, rows[:1], options={"zipmap": False})
     file.write_bytes(converted.SerializeToString())
 
-    # the same in clipper.toml: runtime = "onnx", uri = "iris.onnx", parameters = { output = "probab", labels = [...] }
-    parameters = {"output": "probab", "labels": KINDS}
+    # the same in clipper.toml: runtime = "onnx", parameters = { output = "probabilities", labels = [...] }
+    parameters = {"output": "probabilities", "labels": KINDS}
     model = load_model("onnx", str(file), file_digest("onnx", str(file)), parameters)
     return list(model.predict_batch(rows[[0, 50, 149]]))
 

@@ -108,13 +108,16 @@ class RolloutOperator(Operator):
         bootstrap: Of the Kafka.
         folder: Where the commands run.
         application: Whose changes are waited for.
+
+    Attributes:
+        slowness: How many times longer a decision may take than at the rate of queries that was wanted.
     """
 
     def __init__(self, bootstrap: str, folder: Path, application: str) -> None:
         super().__init__(bootstrap, folder, {"CLIPPER_KAFKA_PARTITIONS": "2"})
         self._application = application
         self._kafka, self._catalogue = KafkaConnection(bootstrap), Catalogue(partitions=2)
-        self._seen = 1
+        self._seen, self.slowness = 1, 1.0
         self._at_work_s: list[tuple[float, float]] = []
 
     async def run(self, *arguments: str) -> str:
@@ -137,9 +140,10 @@ class RolloutOperator(Operator):
         """Wait for such a change after the last one that was waited for; show every change that comes.
 
         Raises:
-            SystemExit: there is no such change within `PATIENCE_S`.
+            SystemExit: there is no such change within `PATIENCE_S`, or longer where fewer queries are sent.
         """
-        end_s = time.monotonic() + PATIENCE_S
+        patience_s = PATIENCE_S * self.slowness
+        end_s = time.monotonic() + patience_s
         while time.monotonic() < end_s:
             for change in [one for one in await self.history() if one.revision > self._seen]:
                 print(f"    {line_of(change)}", flush=True)
@@ -147,7 +151,7 @@ class RolloutOperator(Operator):
                 if found(change):
                     return change
             await asyncio.sleep(0.5)
-        raise SystemExit(f"not within {PATIENCE_S:.0f} s: {what}")
+        raise SystemExit(f"not within {patience_s:.0f} s: {what}")
 
 
 def line_of(change: Change) -> str:

@@ -19,11 +19,6 @@ logger = logging.getLogger(__name__)
 _NO_TOKEN = {"www-authenticate": "Bearer"}
 
 
-def may_start(section: GatewaySection) -> bool:
-    """Return whether the settings say who may ask: without keys and issuer, only this machine, or `insecure` does."""
-    return bool(section.keys_file or section.oidc_issuer or section.insecure) or is_loopback(section.address)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
     """Tells callers by their keys or tokens; with neither a ring nor a verifier everybody is let in.
@@ -39,11 +34,10 @@ class Access:
 
     @classmethod
     def from_settings(cls, section: GatewaySection) -> "Access":
-        """Return the access that the settings describe."""
-        if not may_start(section):
+        if not (section.keys_file or section.oidc_issuer or section.insecure or is_loopback(section.address)):
             raise InvalidSetting(
                 f"anybody who reaches {section.address} could ask: make a key by `clipper-stream keys create NAME` and "
-                "name its file as gateway.keys_file, or say --insecure"
+                "name its file as gateway.keys_file, or set gateway.insecure = true"
             )
         keys = KeyRing(Path(section.keys_file)) if section.keys_file else None
         tokens = None

@@ -64,7 +64,6 @@ class CallAdmission:
         return min(MOST_RETRY_S, max(1.0, drained_s))
 
     def begin(self, application: str, caller: str) -> None:
-        """Count a call that waits."""
         state = self._states.get(application)
         if state is None:
             state = self._states[application] = AdmissionState(self._most)

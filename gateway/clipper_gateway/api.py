@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from contextlib import suppress
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -11,6 +12,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response
 from starlette.types import Receive
 
+from clipper_agents.settings.error_messages import explained
 from clipper_gateway.callers import Caller
 from clipper_gateway.calls import Calls, PredictBody
 from clipper_gateway.errors import Refusal
@@ -18,7 +20,7 @@ from clipper_gateway.inference import own_id
 from clipper_gateway.rest import HttpCall, json_response
 from clipper_stream.errors import shown
 from clipper_stream.http.query_status import FeedbackReport, QueryStatus
-from clipper_topics import codec
+from clipper_topics.feedback import Feedback
 from clipper_topics.manifests import ModelManifest
 from clipper_topics.query import ID_CHARACTERS
 
@@ -27,6 +29,7 @@ MOST_FEEDBACK = 1_000
 MOST_WAIT_S = 60.0
 """Of a request for an answer: proxies end connections that are silent for longer."""
 LOOK_AGAIN_S = 0.5
+READ_AGAIN_BYTES = 65_536
 SMALL_BODY_BYTES, MOST_DECODING_US = 2_048, 40_000
 """Of JSON: what is decoded unseen, and how long anything else may take, in which nobody else is served. Kafka takes a
 record of 1 MiB, which has at most 116,000 numbers that are no small integers: they take 10 ms."""
@@ -41,6 +44,10 @@ class _TextConvertor(PathConvertor):
 register_url_convertor("text", _TextConvertor())
 
 
+class FeedbackBody(Feedback, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A feedback, as the body of a request or one of its list."""
+
+
 class Accepted(msgspec.Struct):
     """Feedback that was taken, to be counted later."""
 
@@ -50,7 +57,8 @@ class Accepted(msgspec.Struct):
 
 Asked: TypeAlias = tuple[str, str, str | None]
 """A query's id, application and context."""
-_bodies = msgspec.json.Decoder(PredictBody)
+_bodies, _feedback = msgspec.json.Decoder(PredictBody), msgspec.json.Decoder(FeedbackBody)
+_feedback_lists = msgspec.json.Decoder(list[FeedbackBody])
 _encode = msgspec.json.Encoder().encode
 _HALF_PAIR = re.compile(rb"\\u[dD][89abAB]\w\w(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]\w\w)\\u[dD][c-fC-F]\w\w")
 
@@ -80,9 +88,18 @@ def decoded(decoder: Any, body: bytes) -> Any:
     try:
         return decoder.decode(body)
     except (ValueError, RecursionError) as error:  # msgspec's own errors and UnicodeDecodeError are ValueErrors
-        half = _HALF_PAIR.search(body)  # which msgspec calls a truncated body
-        why = f"{half[0].decode()} is half of a surrogate pair" if half else error
-        raise Refusal(400, f"the body cannot be used: {why}") from error
+        raise Refusal(400, f"the body cannot be used: {_reason(error, body, decoder.type)}") from error
+
+
+def _reason(error: Exception, body: bytes, record: Any) -> str:
+    """What is wrong with a body: its field and value, where it is JSON and small enough to be read again."""
+    if half := _HALF_PAIR.search(body):  # which msgspec calls a truncated body
+        return f"{half[0].decode()} is half of a surrogate pair"
+    cause = error.__cause__ or error
+    with suppress(ValueError, RecursionError):
+        if isinstance(cause, msgspec.ValidationError) and len(body) <= READ_AGAIN_BYTES:
+            return explained(str(cause), msgspec.json.decode(body), record)
+    return str(error)
 
 
 async def _is_gone(receive: Receive) -> Literal[True]:
@@ -99,11 +116,10 @@ class OwnApi:
 
     # --- questions --------------------------------------------------------------------------------------------------
     async def predict(self, call: HttpCall) -> Response:
-        """Answer a query."""
         _check_json(call)
         query: PredictBody = decoded(_bodies, call.body)
-        if query.application:
-            raise Refusal(400, "the body has an unknown field application, which the path names: leave it out")
+        if query.application not in {"", call.application}:
+            raise Refusal(400, f"application is {shown(query.application)}, the path names another: leave it out")
         query.application, query.query_id = (
             call.application,
             own_id(call.headers.get("idempotency-key"), query.query_id),
@@ -115,7 +131,7 @@ class OwnApi:
         """Take one feedback or several; 202 once Kafka has them all, and none where one of them cannot be taken."""
         _check_json(call)
         is_list = call.body.lstrip()[:1] == b"["
-        given = decoded(codec.feedback_list, call.body) if is_list else [decoded(codec.feedback, call.body)]
+        given = decoded(_feedback_lists, call.body) if is_list else [decoded(_feedback, call.body)]
         if not 1 <= len(given) <= MOST_FEEDBACK:
             raise Refusal(400, f"the list has {len(given)} feedbacks: give 1 to {MOST_FEEDBACK}")
         await self._calls.give(call, given)
@@ -130,18 +146,13 @@ class OwnApi:
         call.caller.require("read", application)
         self._calls.applications.manifest(application)
         if not (1 <= len(query_id) <= ID_CHARACTERS and 1 <= len(context or "?") <= ID_CHARACTERS):
-            raise Refusal(
-                400, f"query_id and context have 1 to {ID_CHARACTERS} characters each: give those of the query"
-            )
+            raise Refusal(400, f"query_id and context have 1 to {ID_CHARACTERS} characters: give those of the query")
         wait_s = _seconds(call.query.get("wait_s", "0"))
         with self._calls.shares.polls.held(call.caller.holder):
             found = await self._waited(call, (query_id, application, context), wait_s)
         if found is None:
-            raise Refusal(
-                404,
-                f"query {shown(query_id)} of application {application} is not in the logs of the last "
-                f"{self._horizon_s:g} s: check its id, and give its context if it has one",
-            )
+            what = f"query {shown(query_id)} of {application} is not in the logs of the last {self._horizon_s:g} s"
+            raise Refusal(404, f"{what}: check its id, and give its context if it has one")
         return json_response(found, 202 if found.prediction is None else 200)
 
     async def _waited(self, call: HttpCall, asked: Asked, wait_s: float) -> QueryStatus | None:
@@ -180,17 +191,14 @@ class OwnApi:
 
     # --- probes -----------------------------------------------------------------------------------------------------
     async def live(self, _: HttpCall) -> Response:
-        """Answer: who answers lives."""
         return json_response({"live": True})
 
     async def ready(self, _: HttpCall) -> Response:
-        """Answer 200, or 503 with the reasons."""
         reasons = self._calls.pipeline.probed()
         return json_response({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
     # --- what there is ----------------------------------------------------------------------------------------------
     async def applications(self, call: HttpCall) -> Response:
-        """List the applications that the caller may ask about."""
         call.caller.require("read")
         self._calls.applications.check_known()
         found = self._calls.applications.applications

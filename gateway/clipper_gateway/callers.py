@@ -54,7 +54,6 @@ class Caller:
 
     @property
     def holder(self) -> str:
-        """Who holds the shares that this caller takes."""
         return holder_of(self.address) or self.name
 
     def sees(self, application: str | None) -> bool:
@@ -71,7 +70,7 @@ class Caller:
             raise Refusal(403, f"{what}, only {shown(sorted(self.applications or ()))}: ask the operator for it")
 
 
-ANYBODY = Caller("anybody", None, frozenset(RIGHTS))
+ANYBODY = Caller("no sign-in", None, frozenset(RIGHTS))
 NOBODY = Caller("", frozenset(), frozenset())
 """Of a request that was refused before anybody was asked for."""
 
@@ -93,11 +92,9 @@ class Share:
         """Whose turn is next stands first."""
 
     def fits(self, holder: str, amount: int = 1) -> bool:
-        """Return whether the holder may take so much more now."""
         return self._total + amount <= self.most and self._holders[holder] + amount <= self.of_caller
 
     def check(self, holder: str, amount: int = 1) -> None:
-        """Raise a `Refusal` when the holder may not take so much more now."""
         if not self.fits(holder, amount):
             raise self._refusal(holder, amount)
 
@@ -230,7 +227,6 @@ class Shares:
             raise InvalidSetting(f"gateway.trusted_proxies: {error}; give addresses or networks") from error
 
     def is_proxy(self, address: str) -> bool:
-        """Return whether an address is of a proxy that is trusted to say for whom it asks."""
         found = _address(address)
         return found is not None and any(found in network for network in self._proxies)
 
@@ -265,7 +261,6 @@ class Shares:
         return self._failures.wait_s(of, FAILURES / FORGIVEN_S, FAILURES)
 
     def failed(self, of: str) -> None:
-        """Count a failure of this kind and address."""
         self._failures.spend(of, FAILURES / FORGIVEN_S, FAILURES)
 
 

@@ -42,7 +42,7 @@ class PredictBody(Query, kw_only=True, omit_defaults=True, forbid_unknown_fields
     """A question to the application that the path names; the parameters of the protocol have these names too."""
 
     application: str = ""
-    """Stands in the path alone."""
+    """That of the path, which says enough."""
     strict: bool | None = None
     """Whether a default output is an error with the reason (503, or 400 and 404 of a query at fault) instead of an
     answer. Absent: only where the query is at fault."""
@@ -69,7 +69,6 @@ class Calls:
             raise Refusal(429, text, retry_after_s=wait_s, reason="overloaded")
 
     async def predict(self, call: ServedCall, query: PredictBody) -> Prediction:
-        """Return the answer."""
         call.caller.require("predict", query.application)
         manifest = self.applications.manifest(query.application)
         self.shares.spend(call.caller, len(query.inputs or ()) - 1, least=0.0)

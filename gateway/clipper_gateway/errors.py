@@ -17,17 +17,11 @@ from typing import Any
 import grpc
 import msgspec
 
-from clipper_agents.control.errors import (
-    NoSuchRestore,
-    RefusedChange,
-    RestoreBrokenOff,
-    StaleRevision,
-    UnusableState,
-    WriteContention,
-)
+from clipper_agents.control.errors import RefusedChange, RestoreBrokenOff, StaleRevision, UnusableState, WriteContention
 from clipper_agents.dead_letters.reader import NoSuchLetter
 from clipper_agents.observability.logging import event
 from clipper_stream.client import InvalidFeedback, InvalidQuery, PredictionTimeout, RecordTooLarge
+from clipper_stream.client.sender import MOST_RECORD_BYTES
 from clipper_stream.errors import ClipperError, SetupError
 
 logger = logging.getLogger(__name__)
@@ -62,7 +56,7 @@ STATUSES: dict[int, tuple[grpc.StatusCode, str]] = {
 _STATUSES: tuple[tuple[int, tuple[type[ClipperError], ...]], ...] = (
     (400, (InvalidQuery, InvalidFeedback)),
     (404, (NoSuchLetter,)),
-    (409, (RefusedChange, StaleRevision, NoSuchRestore, UnusableState)),
+    (409, (RefusedChange, StaleRevision, UnusableState)),
     (503, (WriteContention, RestoreBrokenOff)),
 )
 """Of errors whose message is for the caller."""
@@ -89,7 +83,6 @@ class Refusal(ClipperError):
 
     @property
     def grpc_code(self) -> grpc.StatusCode:
-        """Return the status of a gRPC call."""
         return STATUSES[self.status][0]
 
     def body(self) -> bytes:
@@ -113,7 +106,7 @@ def refusal_of(error: BaseException) -> Refusal:
             text = "no answer came in time: it may still come, ask for it by the query's id"
             return Refusal(504, text, query_id=error.query_id, reason="late")
         case RecordTooLarge():
-            return Refusal(413, "the record is larger than Kafka takes: send fewer rows")
+            return Refusal(413, f"the record is larger than {MOST_RECORD_BYTES} bytes, Kafka's limit: send fewer rows")
         case _ if told := [status for status, kinds in _STATUSES if isinstance(error, kinds)]:
             return Refusal(told[0], str(error))
         case SetupError():

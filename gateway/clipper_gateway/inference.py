@@ -46,13 +46,12 @@ class Inference:
         return manifest
 
     def metadata(self, caller: Caller, name: str, version: str) -> dict[str, Any]:
-        """Return the metadata of an application, as of `manifest`."""
         manifest = self.manifest(caller, name, version)
         return {
             "name": manifest.name,
             "versions": [str(manifest.revision)],
             "platform": "clipper-stream",
-            "inputs": input_metadata(manifest),
+            "inputs": input_metadata(manifest.input),
             "outputs": output_metadata(manifest, self._calls.answered.get(manifest.name)),
         }
 

@@ -173,7 +173,6 @@ class KeyRing:
         return found
 
     def note_uses(self) -> None:
-        """Write when keys were used."""
         self._noted_s = self._clock()
         partial, before = _uses_file(self.path).with_suffix(".partial"), read_uses(self.path)
         with suppress(OSError):

@@ -110,7 +110,6 @@ class GrpcServer:
     async def start(
         self, address: str, port: int, *, max_body_bytes: int, max_calls: int, tls: tuple[str, str] | None = None
     ) -> int:
-        """Listen, and return the port."""
         self._most_bytes = max_body_bytes
         sizes = {"grpc.max_receive_message_length": max_body_bytes, "grpc.max_allowed_incoming_connections": max_calls}
         server = grpc.aio.server(options=[*_OPTIONS, *sizes.items()], maximum_concurrent_rpcs=max_calls)
@@ -208,7 +207,8 @@ class GrpcServer:
         if isinstance(raw, bytes) and raw.startswith(GZIP):
             raw = _unpacked(raw, self._most_bytes)
         if not isinstance(raw, bytes):  # the end of the stream, which is too large a message's as well
-            raise Refusal(413, "no message came, or one that is larger than this gateway takes: send fewer rows")
+            what = f"no message came, or one of more than {self._most_bytes} bytes"
+            raise Refusal(413, f"{what}: send at most so many, and more rows in further requests")
         return raw
 
     # --- methods ----------------------------------------------------------------------------------------------------
@@ -289,12 +289,10 @@ class GrpcServer:
 
 
 def _connected(peer: str) -> str:
-    """Return the address of `ipv4:127.0.0.1:8081` or `ipv6:[::1]:8081`."""
     return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 def _unpacked(packed: bytes, most_bytes: int) -> bytes | None:
-    """Return the content of gzip, None where it is too large."""
     unpacking = zlib.decompressobj(wbits=31)
     try:
         found = unpacking.decompress(packed, most_bytes + 1)

@@ -82,12 +82,10 @@ class InferenceEndpoints:
         self._inference = Inference(calls)
 
     async def server(self, _: HttpCall) -> Response:
-        """Describe the server."""
         extensions = ["binary_tensor_data"]
         return json_response({"name": "clipper-stream", "version": version("clipper-stream"), "extensions": extensions})
 
     async def model(self, call: HttpCall) -> Response:
-        """Describe an application's tensors."""
         return json_response(self._inference.metadata(*_about(call)))
 
     async def model_ready(self, call: HttpCall) -> Response:
@@ -96,7 +94,6 @@ class InferenceEndpoints:
         return json_response({"name": call.path["name"], "ready": is_ready}, 200 if is_ready else 503)
 
     async def infer(self, call: HttpCall) -> Response:
-        """Ask the rows of a tensor as one query, and answer with its outputs as a tensor."""
         call.caller.require("predict", call.path["name"])
         manifest = self._inference.manifest(*_about(call))
         request, tail = _request_of(call)
@@ -114,7 +111,6 @@ def _about(call: HttpCall) -> tuple[Caller, str, str]:
 
 # --- the request ----------------------------------------------------------------------------------------------------
 def _request_of(call: HttpCall) -> tuple[InferenceRequest, memoryview]:
-    """The JSON of a body, and the binary part behind it."""
     kind = call.headers.get("content-type", JSON)
     if kind not in {JSON, BINARY} and kind.partition(";")[0].strip().lower() not in {JSON, BINARY}:
         raise Refusal(415, f"content-type {shown(kind)}: send {JSON}, or {BINARY} with the header {HEADER_LENGTH}")
@@ -148,7 +144,6 @@ def _input_of(request: InferenceRequest, tail: memoryview) -> Tensor:
 
 
 def _from_base64(name: str, data: list[Any]) -> list[bytes]:
-    """Decode texts as MLServer's clients, and this project's runtime `oip`, write binary rows."""
     try:
         return [base64.b64decode(text, validate=True) for text in data]
     except (TypeError, ValueError) as error:

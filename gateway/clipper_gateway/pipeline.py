@@ -49,12 +49,10 @@ class DeployedApplications:
 
     @property
     def applications(self) -> Mapping[str, ApplicationManifest]:
-        """Every application, by name."""
         return self._state.manifests.applications
 
     @property
     def models(self) -> Mapping[str, ModelManifest]:
-        """Every version, by `name:version`."""
         return self._state.manifests.models
 
     def check_known(self) -> None:
@@ -63,7 +61,6 @@ class DeployedApplications:
             raise Refusal(503, "this gateway has not read the applications yet: try again", retry_after_s=1.0)
 
     def manifest(self, name: str) -> ApplicationManifest:
-        """Return an application."""
         found = self.applications.get(name)
         if found is not None:
             return found
@@ -112,7 +109,6 @@ class Pipeline:
             task.result()
 
     async def stop(self) -> None:
-        """End; calls that wait fail."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -140,7 +136,6 @@ class Pipeline:
         return NOTICE_S if time.monotonic() - self._probed_s < PROBED_S else 0.0
 
     def check(self) -> None:
-        """Raise a `Refusal` when Kafka cannot be asked now."""
         if not (self._is_open and self._is_reachable):
             raise Refusal(503, f"{self.reasons()[0]}: try again", retry_after_s=1.0)
 
@@ -174,8 +169,6 @@ class Pipeline:
         self._reachable(reachable)
 
     async def _restarted(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Run what ends only by an error."""
-
         async def attempt() -> None:
             try:
                 await work()

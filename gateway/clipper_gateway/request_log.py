@@ -6,6 +6,7 @@
 Rules of this file:
 - Text from outside is in it as JSON has it, shortened and escaped: nothing can begin a line of its own, or be obeyed by
   a terminal. No header is in it.
+- What a page brings along (`QUIET`) is counted, and has a line only where it failed.
 - Lines are written together, at most `FLUSH_S` late: a write for each request would be a tenth of its price.
 """
 
@@ -24,6 +25,7 @@ from clipper_stream.errors import plain
 
 FLUSH_S = 0.05
 TEXT_CHARACTERS = 128
+QUIET = "/console/static/"
 
 
 class RequestLog:
@@ -36,11 +38,12 @@ class RequestLog:
         self._encode = msgspec.json.Encoder().encode
 
     def write(self, call: ServedCall) -> None:
-        """Note a call that has ended."""
         application, took_s = call.application, time.perf_counter() - call.started_s
         known = application if application in self._applications else ""
         self._metrics.counter("clipper_gateway_requests_total", call.route, str(call.status), known).inc()
         self._metrics.histogram("clipper_gateway_request_seconds", call.route).observe(took_s)
+        if call.route.startswith(QUIET) and call.status < 400:  # noqa: PLR2004 - of HTTP
+            return
         if not self._lines:
             asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
         line = {

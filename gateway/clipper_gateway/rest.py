@@ -101,11 +101,9 @@ class Endpoints:
     def route(
         self, path: str, handler: Handler, *, method: str = "POST", public: bool = False, admit: Admit | None = None
     ) -> Route:
-        """Return a route."""
         return _Endpoint(self, path, handler, method, public, admit)
 
     def unknown(self) -> ASGIApp:
-        """Return what answers a request for which there is no route."""
         return _Endpoint(self, "unknown", _no_path, "", public=True, admit=None).handle
 
 
@@ -213,7 +211,6 @@ def names_this_machine(host: str) -> bool:
 
 
 def _stated_bytes(headers: Mapping[str, str], most_bytes: int) -> int | None:
-    """Return how large a body is by its headers, None where they do not say."""
     if (coding := headers.get("content-encoding", "identity")) != "identity":
         raise Refusal(415, f"content-encoding {shown(coding)}: send the body as it is")
     if "transfer-encoding" in headers:

@@ -9,7 +9,6 @@ import contextlib
 import gc
 import logging
 import resource
-import signal
 import socket
 import ssl
 from collections.abc import Iterator
@@ -226,8 +225,7 @@ async def _run(gateway: Gateway, listener: socket.socket, instance: str, metrics
     loop = asyncio.get_running_loop()
     gateway.health.watch_loop()
     ending, ready = asyncio.Event(), loop.create_future()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ending.set)
+    exits.end_on_signals(ending.set, lambda: f"open calls are answered, within {gateway.section.drain_s:g} s")
     serving = asyncio.ensure_future(gateway.serve(listener, ready, ending))
     await asyncio.wait([serving, ready], return_when=asyncio.FIRST_COMPLETED)
     if ready.done():
@@ -252,7 +250,7 @@ def _listener(section: GatewaySection) -> socket.socket:
     try:
         return socket.create_server((section.address, section.port), family=family, backlog=BACKLOG)
     except OSError as error:
-        where, reason = f"{section.address}:{section.port}", error.strerror or str(error)
+        where, reason = f"{section.address}:{section.port}", (error.strerror or str(error)).partition(" (while")[0]
         raise InvalidSetting(f"the gateway cannot listen at {where}: {reason}; set gateway.port") from error
 
 

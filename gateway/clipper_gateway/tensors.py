@@ -128,7 +128,6 @@ def rows_of(tensor: Tensor, spec: InputSpec, most_rows: int = MOST_ROWS) -> list
 
 
 def _check_fits(tensor: Tensor, dtype: "np.dtype[Any]") -> None:
-    """Raise a `Refusal` where numbers of a request are none of the application's type; those of floats are rounded."""
     with np.errstate(invalid="ignore", over="ignore"):
         cast = tensor.data.astype(dtype)
     if not (np.isfinite(cast) if dtype.kind == "f" else cast == tensor.data).all():
@@ -147,7 +146,7 @@ def _rows_first(tensor: Tensor, spec: InputSpec) -> tuple[int, ...]:
         fits = spec.dtype == "json" or (is_bytes and math.prod(shape[1:]) == 1)
     if fits:
         return shape
-    wanted = _metadata_of(spec)[0]
+    wanted = input_metadata(spec)[0]
     what = f"has datatype {tensor.datatype} and shape {shown([*tensor.shape])}"
     raise _refused(tensor.name, what, f"give {wanted['datatype']} of shape {wanted['shape']}, rows first")
 
@@ -255,11 +254,6 @@ def bytes_of(tensor: Tensor) -> bytes:
     return np.asarray(tensor.data, _DTYPES[tensor.datatype]).tobytes()
 
 
-def input_metadata(manifest: ApplicationManifest) -> list[dict[str, Any]]:
-    """Return name, datatype and shape of the tensor that an application takes; -1 for a length that it leaves open."""
-    return _metadata_of(manifest.input)
-
-
 def output_metadata(manifest: ApplicationManifest, answered: Any = None) -> list[dict[str, Any]]:
     """Return name, datatype and shape of the tensor that an application gives, by its last answer here.
 
@@ -271,7 +265,8 @@ def output_metadata(manifest: ApplicationManifest, answered: Any = None) -> list
     return [{"name": OUTPUT, "datatype": datatype, "shape": [-1, *tensor.shape[1:]]}]
 
 
-def _metadata_of(spec: InputSpec) -> list[dict[str, Any]]:
+def input_metadata(spec: InputSpec) -> list[dict[str, Any]]:
+    """Return name, datatype and shape of the tensor that an application takes; -1 for a length that it leaves open."""
     datatype = DATATYPES.get(spec.dtype, BYTES)
     row_shape = [] if datatype == BYTES else [-1] if spec.shape is None else spec.shape
     return [{"name": INPUT, "datatype": datatype, "shape": [-1, *row_shape]}]

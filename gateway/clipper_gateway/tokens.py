@@ -54,7 +54,6 @@ class TokenClaims(msgspec.Struct, frozen=True):
 
     @property
     def scopes(self) -> set[str]:
-        """All scopes of the token."""
         return {one for claim in (self.scope, self.scp) for one in (claim.split() if isinstance(claim, str) else claim)}
 
 
@@ -79,7 +78,6 @@ class TokenVerifier:
         self._fetch_task: asyncio.Task[None] | None = None
 
     async def claims(self, token: str) -> TokenClaims:
-        """Return the claims of a token that passes all checks."""
         if len(token) > MAX_TOKEN_BYTES:
             raise self._refusal(f"longer than {MAX_TOKEN_BYTES} bytes")
         digest = hashlib.sha256(token.encode()).digest()

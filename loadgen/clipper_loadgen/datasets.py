@@ -1,6 +1,6 @@
 """Rows to ask about, and their labels where they are known."""
 
-import base64
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,14 @@ import msgspec
 import numpy as np
 
 from clipper_stream.errors import InvalidSetting
+from clipper_stream.models.row_spec import RowSpec
 from clipper_topics.manifests import InputSpec
+from clipper_topics.plain_values import plain
 
 MAX_RANDOM_BYTES = 1 << 28
 """Random rows are all made before the run; 256 MiB of numbers leaves room for their encodings."""
 UNKNOWN_SHAPE = (16,)
 """For an application that takes rows of any length."""
-TEXT_WORDS = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,16 +42,10 @@ class Dataset:
             raise InvalidSetting(f"{len(self.labels)} labels for {len(self.rows)} rows: one label a row is needed")
 
     def row(self, index: int) -> Any:
-        """One row as plain numbers, lists or text."""
-        return _plain(self.rows[index])
+        return plain(self.rows[index])
 
     def label(self, index: int) -> Any:
-        """The label of one row; there must be labels."""
-        return _plain(self.labels[index])
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+        return plain(self.labels[index])
 
 
 def random_dataset(spec: InputSpec, count: int, seed: int) -> Dataset:
@@ -58,24 +53,13 @@ def random_dataset(spec: InputSpec, count: int, seed: int) -> Dataset:
 
     Fewer than `count` are made where they would take more than `MAX_RANDOM_BYTES`. The same seed gives the same rows.
     """
-    rng = np.random.default_rng([seed, 3])
-    shape = tuple(spec.shape) if spec.shape else UNKNOWN_SHAPE
-    count = max(1, min(count, MAX_RANDOM_BYTES // (8 * max(1, int(np.prod(shape))))))
-    if spec.dtype == "text":
-        return Dataset([" ".join(map(str, words)) for words in rng.integers(0, 10_000, (count, TEXT_WORDS))])
-    if spec.dtype == "bytes":
-        return Dataset([{"base64": base64.b64encode(rng.bytes(64)).decode()} for _ in range(count)])
+    shape = UNKNOWN_SHAPE if spec.shape is None else spec.shape
+    count = max(1, min(count, MAX_RANDOM_BYTES // (8 * math.prod(shape))))
     if spec.dtype == "json":
-        return Dataset([{"value": value} for value in rng.random(count).tolist()])
-    if spec.dtype == "table":
-        cells = {"text": "text", "date": "2026-01-31"}
-        numbers = rng.integers(0, 1000, (count, len(spec.columns))).tolist()
-        named = [(column.name, cells.get(column.dtype)) for column in spec.columns]
-        return Dataset([{name: cell or row[n] for n, (name, cell) in enumerate(named)} for row in numbers])
-    if spec.dtype.startswith("float"):
-        # thousandths: six characters a number in JSON, about as long as real features are
-        return Dataset(rng.integers(0, 1000, (count, *shape)) / 1000.0)
-    return Dataset(rng.integers(0, 256, (count, *shape)))
+        return Dataset([{"value": value} for value in range(count)])
+    # in JSON a float32 of three decimals would have nine of them, more than real features have
+    dtype = "float64" if spec.dtype == "float32" else spec.dtype
+    return Dataset(RowSpec.of(msgspec.structs.replace(spec, dtype=dtype, shape=[*shape])).random(count, seed))
 
 
 def load_dataset(source: str) -> Dataset:

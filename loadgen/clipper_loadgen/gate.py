@@ -37,7 +37,6 @@ class Gate:
             self._grown.set()
 
     async def beyond(self, sent: int) -> int:
-        """The number of queries released, as soon as it is more than were sent."""
         while self._released <= sent:
             self._grown.clear()
             await self._grown.wait()

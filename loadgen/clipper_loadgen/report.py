@@ -67,7 +67,6 @@ class LoadReport:
     seed: int = 0
 
     def lines(self) -> Iterator[str]:
-        """What was found, a name and a value a line."""
         found = [
             ("queries sent", f"{self.queries:,}"),
             ("answered", f"{self.answered:,}"),

@@ -153,7 +153,6 @@ class LoadRun:
         self._cpu_s, self._took_s = time.process_time() - cpu_s, self._clock() - self.start_s
 
     def report(self, queries: BatchSender, feedback: BatchSender) -> LoadReport:
-        """The report on the queries after the warm-up."""
         return summarise(
             self.ledger,
             application=", ".join(self._plan.applications),
@@ -171,7 +170,6 @@ class LoadRun:
         )
 
     def _gate_keeper(self) -> AbstractContextManager[None]:
-        """Who opens the gate: the pacer's thread, or the answers themselves."""
         if self._plan.mode == "saturation":
             self._release(self._due)
             return nullcontext()
@@ -179,7 +177,6 @@ class LoadRun:
         return pacer(self._due_s, lambda due: loop.call_soon_threadsafe(release, due), tick_s=self._plan.linger_s)
 
     def _release(self, due: int) -> None:
-        """Let through the queries that are due, as many of them as may be outstanding."""
         self._due = due
         count = min(due, self.ledger.answered_count + self._plan.most_outstanding)
         if self._observer is not None:
@@ -196,7 +193,6 @@ class LoadRun:
                 self._on_answers([answer for answer in decoded if answer is not None], now_s)
 
     def _on_answers(self, answers: Sequence[AnswerStatus], now_s: float) -> None:
-        """Enter answers, release further queries, and plan feedback; answers to others' queries are passed over."""
         for answer in answers:
             query = self.script.query_of(answer.query_id)
             if query is None:
@@ -219,7 +215,6 @@ class LoadRun:
         await self._delayed.drained(self._plan.drain_s)
 
     def _stalled(self) -> bool:
-        """Nothing was sent or answered for `plan.drain_s`, though something was to be expected."""
         sent = self.ledger.sent_count
         if sent != self._sent_before:
             self._sent_before, self._last_event_s = sent, self._clock()
@@ -242,13 +237,11 @@ class DelayedFeedback:
         self.pending, self.sent_count = 0, 0
 
     def answered(self, query: int) -> None:
-        """The query was answered now."""
         if self._delays_s is not None:
             self.pending += 1
             asyncio.get_running_loop().call_later(self._delays_s[query], self._take, query)
 
     async def drained(self, at_most_s: float) -> None:
-        """Return when all feedback is sent, or after so many seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(at_most_s):
                 while self.pending:  # noqa: ASYNC110 - and time passes

@@ -72,7 +72,6 @@ class Script:
         return len(self.partitions)
 
     def record(self, query: int) -> TopicRecord:
-        """The query's record."""
         head, middle = self.around[query]
         value = b"".join((head, b"%08x" % query, middle, self.bodies[query]))
         return self.partitions[query], self.keys[query], value, self.headers
@@ -87,7 +86,6 @@ class Script:
         return self.partitions[query], self.keys[query], codec.feedback.encode(truth, self.content_type), self.headers
 
     def query_id(self, query: int) -> str:
-        """The query's id."""
         return f"{self.partitions[query]}-{self.run}{_FILL}{query:08x}"
 
     def query_of(self, query_id: str) -> int | None:
@@ -162,7 +160,6 @@ def encode_input(row: Any, kind: str) -> bytes:
 
 
 def _around_index(query: Query, partition: int, run: str, kind: str) -> tuple[bytes, bytes]:
-    """What stands in a query before its index, and from there to its input, which is the last field."""
     query.query_id, query.input = f"{partition}-{run}{_FILL}{_INDEX}", None
     head, _, rest = codec.queries.encode(query, kind).partition(_INDEX.encode())
     return head, rest.removesuffix(b"null}" if kind == codec.JSON else b"\xc0")

@@ -30,6 +30,13 @@ WIDER = """() => [...document.body.querySelectorAll("*")].filter((one) =>
   document.documentElement.scrollWidth > innerWidth && one.getBoundingClientRect().right > innerWidth + 1
 ).map((one) => one.outerHTML.slice(0, 120))"""
 
+CUT = """() => innerWidth > 600 ? [] : [...document.querySelectorAll("td, tbody th, dd, b, time")].filter((one) => {
+  const frame = one.closest(".scroll, .wide");
+  const right = Math.min(innerWidth, frame ? frame.getBoundingClientRect().right : innerWidth);
+  return one.getBoundingClientRect().right > right + 1 || (one.clientWidth && one.scrollWidth > one.clientWidth + 1);
+}).map((one) => one.outerHTML.slice(0, 120))"""
+"""What a phone shows in part, so that a number may be read as another one."""
+
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
@@ -142,8 +149,9 @@ def tab_to(page: Page, wanted: Locator) -> None:
 
 
 def blemishes(page: Page) -> list[str]:
-    """What the rules of accessibility forbid, and what makes the page wider than its window."""
+    """What the rules of accessibility forbid, what makes the page wider than its window, and what a phone cuts."""
     options: dict[str, Any] = {"resultTypes": ["violations"], "runOnly": [*STANDARDS]}
     found = Axe().run(page, options=options).response["violations"]
     broken = [f"{one['id']}, {one['help']}: {node['html'][:200]}" for one in found for node in one["nodes"]]
+    broken += [f"cut: {each}" for each in page.evaluate(CUT)]
     return [*broken, *(f"beyond the window: {each}" for each in page.evaluate(WIDER))]

@@ -41,7 +41,6 @@ class Invented:
         learn(view.facts, 2, {"nn:3": (9.0, 1.0)})
         groups = [group("rf:2", "host.rf.2.0") if one.model == "rf:2" else one for one in CLUSTER.groups]
         view.cluster.newest = replace(CLUSTER, groups=tuple(groups))
-        view.trends = {"digits": tuple(10.0 + 3 * math.sin(number) for number in range(30))}
         self.answer("svm:1")
 
     def answer(self, ref: str | None, latency_ms: float = 20.0, **fields: object) -> None:

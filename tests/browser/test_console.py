@@ -58,6 +58,8 @@ PAGES: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "/dead-letters": (SLOW, "Dead letters", ("UndecodableRecord",)),
     "/dead-letters/0": (SLOW, "Dead letter 0", (MARKUP,)),
     "/queries": (LONG, "One query", ()),
+    "/docs/README.md": (LONG, "Documentation", ("Use the console",)),
+    "/docs/how-to/use-the-console.md": (SLOW, "Use the console", ("no sign-in",)),
     f"/queries?{CONTEXT}": (OFTEN, f"Query {MARKUP}", (f"ValueError: {MARKUP}",)),
 }
 LOOKS = [("light", 1280), ("dark", 360), ("light", 360), ("dark", 1280), ("light", 2560), ("dark", 2560)]
@@ -98,18 +100,6 @@ def test_what_an_address_says_is_text(ada: Visitor, path: str) -> None:
     expect(page.locator('img[src="x"], [onerror], script:not([src])')).to_have_count(0)
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     assert blemishes(page) == []
-
-
-@pytest.mark.long
-def test_the_theme_that_somebody_chooses_is_kept(ada: Visitor) -> None:
-    page = ada.open()
-    toggle, colours = page.get_by_role("button", name="Dark"), []
-    for is_dark in ("false", "true", "true"):
-        expect(toggle).to_have_attribute("aria-pressed", is_dark)
-        colours.append(page.locator("body").evaluate("one => getComputedStyle(one).backgroundColor"))
-        page.reload() if is_dark == "true" else toggle.click()
-    page.evaluate("localStorage.clear()")
-    assert colours[0] != colours[1] == colours[2]
 
 
 # --- actions --------------------------------------------------------------------------------------------------------
@@ -224,7 +214,7 @@ def test_who_may_only_look_finds_no_button_that_changes_anything(profile: Visito
             page = grace.open(f"/console{path}")
             buttons |= {one.strip() for one in page.get_by_role("button").all_inner_texts()}
             page.close()
-        assert buttons == {"Dark", "Sign out", "Find", "Show", "copy"}
+        assert buttons == {"Sign out", "Find", "Show", "copy"}
         assert grace.complaints == []
 
 

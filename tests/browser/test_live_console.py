@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from signal import SIGCONT, SIGSTOP
 from typing import NamedTuple
 
 import pytest
@@ -107,7 +108,7 @@ def elsewhere(work: Callable[[], object]) -> None:
 
 
 OUTAGES: dict[str, tuple[Callable[[EmbeddedBroker], object], Callable[[EmbeddedBroker], object]]] = {
-    "frozen": (lambda broker: broker.node(1).freeze(), lambda broker: broker.node(1).thaw()),
+    "frozen": (lambda broker: broker.node.send(SIGSTOP), lambda broker: broker.node.send(SIGCONT)),
     "killed": (lambda broker: elsewhere(lambda: broker.stop(kill=True)), lambda broker: elsewhere(broker.start)),
 }
 """How a broker goes away, and how it comes back."""

@@ -73,7 +73,6 @@ def test_a_models_life_is_seen_on_the_console(tmp_path: Path, picture) -> None:
         expect(version(application, "digits:2")).to_contain_text("shadow")
         trial = visitor.open("/console/applications/digits/trials/digits:2")
         expect(trial.locator(".stations .here")).to_contain_text("canary 10 %")
-        expect(trial.locator(".scale")).to_be_visible()
         picture(trial, "trial")
         trial.get_by_role("button", name="Promote").click()
         dialog = trial.get_by_role("dialog", name="Promote digits:2 at digits")

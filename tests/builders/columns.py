@@ -39,8 +39,10 @@ def logged(
         "answered": (asked > 0.0) & ((output != UNKNOWN) if outputs is not None else True), **place,
         "feedback_at_ms": given["at_ms"], "output": output, "label": label, **given,
     }  # fmt: skip
+    configs = filled.pop("configs", {})
     typed = {name: np.asarray(array).astype(getattr(table, name).dtype) for name, array in filled.items()}
-    return replace(table, contexts=tuple(contexts), policies=tuple(policies), values=tuple(number), **typed)
+    words = dict(contexts=tuple(contexts), policies=tuple(policies), values=tuple(number))
+    return replace(table, configs=configs, **words, **typed)
 
 
 @st.composite
@@ -112,7 +114,7 @@ def in_words(columns):
         found[name] = [None if code < 0 else known[code] for code in getattr(columns, name).tolist()]
     found["output"] = [[None if code < 0 else columns.values[code] for code in row] for row in columns.output.tolist()]
     for name in DecisionColumns.__dataclass_fields__:
-        if name not in found and name not in ("contexts", "policies", "values"):
+        if name not in found and name not in ("contexts", "policies", "values", "configs"):
             value = getattr(columns, name)
             found[name] = value if isinstance(value, tuple) else (value.dtype, value.shape, value.tobytes())
     return found

@@ -25,7 +25,7 @@ def candidate(name: str, loss: float, **given) -> CandidateResult:
         "headline": "dr",
         "estimates": {"ips": estimate(loss + 0.004, 0.03), "snips": estimate(loss, 0.02), "dr": estimate(loss)},
         "difference": estimate(loss - 0.1, 0.008),
-        "standing": EvidenceSize(used=9000, effective=4321.4, largest_weight=12.5, unsupported_ratio=0.0),
+        "standing": EvidenceSize(used=9000, carrying=4321.4, unsupported_ratio=0.0),
         "series": Series(at_ms=SPANS, loss=[loss + 0.02 * math.sin(n / 6) for n in range(48)], shares=shares),
     }
     return CandidateResult(name=name, **{**plain, **given})

@@ -1,11 +1,12 @@
 """Logs whose truth is known: every model's loss on every query is drawn first, then a policy logs what it sees."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from builders.columns import logged
 from clipper_stream.evaluation.log.columns import DecisionColumns
+from clipper_stream.evaluation.log.configuration import Configuration
 
 MODELS = ("a:1", "b:1", "c:1")
 ERROR_RATIOS = (0.1, 0.3, 0.5)
@@ -33,7 +34,9 @@ class Truth:
         audited, served = rng.random(rows) < audit_ratio, np.eye(models, dtype=bool)[chosen]
         propensity = np.where(served | audited[:, None], audit_ratio + (1.0 - audit_ratio) * served_with, 0.0)
         fed = rng.random(rows) >= np.broadcast_to(missing, models)[chosen]
-        return self._columns(propensity, served, served_with[np.arange(rows), chosen], fed, confidence=rng.random(rows))
+        configs = {0: Configuration(audit_ratio=audit_ratio)}
+        alone = served_with[np.arange(rows), chosen]
+        return replace(self._columns(propensity, served, alone, fed, confidence=rng.random(rows)), configs=configs)
 
     def whole(self) -> DecisionColumns:
         everybody = np.ones(self.loss.shape, bool)

@@ -43,13 +43,13 @@ def imports_of(statements):
 # --- names and sizes ------------------------------------------------------------------------------------------------
 BUDGETS = """
 clipper_topics 2675
-clipper_stream 325 batching 530 caching 200 client 1235 combining 185 drift 250 evaluation 3775 feedback 530 http 355
-               models 2875 query 2540 selection 1990 sequential_testing 1040
-clipper_agents 25 broker 665 cli 3510 control 1890 dead_letters 235 demo 585 examples 35 feedback 390 host 1265
-               kafka 2405 observability 1200 replay 2435 rollout 1690 router 4180 settings 690 status 2500
-               streaming 2300 supervisor 1670
-clipper_gateway 3595 console 1700
-clipper_loadgen 1055
+clipper_stream 355 batching 495 caching 180 client 1210 combining 180 drift 225 evaluation 3705 feedback 500 http 335
+               models 2815 query 2520 selection 1985 sequential_testing 1040
+clipper_agents 55 broker 650 cli 3475 control 1865 dead_letters 230 demo 605 examples 35 feedback 385 host 1260
+               kafka 2395 observability 1200 replay 2100 rollout 1645 router 4155 settings 740 status 2520
+               streaming 2340 supervisor 1725
+clipper_gateway 3560 console 1590
+clipper_loadgen 1030
 """
 """Lines of each package and of the packages in it: whoever adds a capability says here what it costs."""
 

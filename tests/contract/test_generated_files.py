@@ -1,6 +1,8 @@
 import json
+import re
 
 import generate_schemas
+import mistakes
 import pytest
 from sources import page_script
 
@@ -18,6 +20,7 @@ command_line, library, metrics, openapi = map(
         (metrics.PAGE, metrics.reference, "python docs/metrics_reference.py"),
         (library.PAGE, library.reference, "python docs/library_reference.py"),
         (server.DOCUMENT, openapi.document, "python docs/openapi_document.py"),
+        (mistakes.PAGE, mistakes.reference, "python tests/mistakes.py"),
     ],
 )
 def test_a_generated_file_is_what_would_be_written_now(path, generated, command):
@@ -29,6 +32,12 @@ def test_a_generated_file_is_what_would_be_written_now(path, generated, command)
 def test_the_packaged_schemas_are_what_would_be_written_now():
     packaged = {file.name: file.read_text(encoding="utf-8") for file in generate_schemas.FOLDER.iterdir()}
     assert packaged == generate_schemas.documents(), "run python tests/generate_schemas.py"
+
+
+def test_the_page_of_mistakes_has_fifty_of_them_and_none_says_the_same_as_another():
+    rows = re.findall(r"^\| (.*) \| (.*) \|$", mistakes.PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len([row for row in rows if row[0] != "mistake"]) >= 50
+    assert len({mistake for mistake, _ in rows}) == len(rows) - len(mistakes.SECTIONS) + 1
 
 
 def test_every_public_name_of_the_library_has_a_line_that_says_something():

@@ -51,7 +51,7 @@ OFF_THE_MAP = {
     "errors",
     "examples",
     "exits",
-    "intervals",
+    "names",
     "observability",
     "threads",
 }

@@ -14,7 +14,10 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 JSON = {"content-type": b"application/json"}
 MSGPACK = {"content-type": b"application/msgpack"}
-ELECTION = {KafkaError.OFFSET_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
+ELECTION = {
+    *(KafkaError.OFFSET_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE),
+    KafkaError._UNKNOWN_PARTITION,  # a node that has just begun has not told of all partitions
+}
 IMPATIENT = {"socket.timeout.ms": "5000", "topic.metadata.refresh.interval.ms": "1000"}
 """By default librdkafka waits 60 s for a frozen broker, and looks for new leaders every 5 min: then a stall
 that a test measures is the client's, not the pipeline's."""

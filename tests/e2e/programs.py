@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -110,6 +111,28 @@ def stat_of(pid: int) -> list[str]:
 def is_gone(pid: int) -> bool:
     """Whether a process has ended, though nobody waited for it."""
     return stat_of(pid)[:1] in ([], ["Z"], ["X"])
+
+
+@contextmanager
+def slowed(pid: int, share: float = 0.25, period_s: float = 0.1) -> Iterator[None]:
+    """Let a process and all that it starts run for a share of each period, as on a machine that is so much slower."""
+    slow, turns = {RunningProcess(pid, *stat_of(pid)[19:20])}, count()
+
+    def send(number: signal.Signals) -> None:
+        for process in [one for one in slow if one.runs]:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+
+    def hold() -> None:
+        send(signal.SIGSTOP)
+        begun_s = time.monotonic()
+        if next(turns) % 10 == 0:  # which takes as long as a turn
+            slow.update(descendants(pid))
+        time.sleep(max(0.0, begun_s + (1 - share) * period_s - time.monotonic()))
+        send(signal.SIGCONT)
+
+    with repeatedly(hold, pause_s=share * period_s):
+        yield
 
 
 def environment(**settings: str) -> dict[str, str]:

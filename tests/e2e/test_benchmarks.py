@@ -34,6 +34,10 @@ def test_a_benchmark_of_systems_runs_and_every_query_is_answered(name, kafka, tm
     check_figures(result(name, tmp_path, "--no-pin", "--bootstrap", kafka.bootstrap))
 
 
+def test_the_benchmark_of_disks_runs(tmp_path):
+    check_figures(result("disk", tmp_path))
+
+
 def test_every_rival_answers_every_query_and_does_the_same_work_once(kafka, tmp_path):
     runs = result("throughput", tmp_path, "--no-pin", "--no-install", "--bootstrap", kafka.bootstrap)["runs"]
     assert {run["system"] for run in runs} == SYSTEMS

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.programs import CLIPPER_STREAM, descendants, environment, until
+from e2e.programs import CLIPPER_STREAM, descendants, environment, slowed, until
 
 pytestmark = pytest.mark.timeout(630)
 
 QUERIES = 600
+MEASURED = re.compile(r"this machine answer(s [\d.,]+ queries a second|ed no query)")
 
 
 def test_every_query_is_answered_once_and_every_truth_counted_once(tmp_path: Path):
@@ -24,18 +25,15 @@ def test_every_query_is_answered_once_and_every_truth_counted_once(tmp_path: Pat
     command = [CLIPPER_STREAM, "demo", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environ)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{(out / 'processes.log').read_text()[-3000:]}"
+    assert MEASURED.search(done.stdout)
     assert [line for line in done.stderr.splitlines() if not line.startswith("downloading ")] == []
     assert re.findall(r"^console: http://127\.0\.0\.1:\d+/console$", done.stdout, re.MULTILINE)
 
     said = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
     assert said["answers"] == f"{QUERIES} of {QUERIES} queries, 0 more than once"
-    counted = {outcome: int(count) for count, outcome in re.findall(r"(\d+) (\w+)", said["feedback"])}
-    assert counted.pop("sent") == sum(counted.values()) == QUERIES
-    assert counted.keys() <= {"applied", "unlearned"}
+    assert said["feedback"] == f"{QUERIES} sent, {QUERIES} read, 0 refused"
     assert said["offsets"] == "all committed"
     assert f" rows of {QUERIES} feedbacks equal " in said["learned"]
-    hits, lookups = map(int, re.findall(r"[\d]+", said["cache"].replace(",", "")))
-    assert 0 < hits < lookups
     assert re.findall(r"latency p99 +[\d.,]+ ms", done.stdout)
 
     rows = re.findall(r"^(exp3|exp4|\w+:1)( broke)? +([\d.]+) +([\d.]+) +([\d.]+)$", done.stdout, re.MULTILINE)
@@ -63,7 +61,7 @@ def test_a_demo_that_is_interrupted_leaves_nothing_behind(tmp_path: Path, number
         assert any(when in line for line in demo.stdout)
         started = descendants(demo.pid)
         demo.send_signal(number)
-        demo.stdout.read()
+        assert ("ending: the processes" in demo.stdout.read()) == (number == signal.SIGINT)
         assert demo.wait(timeout=60) == 130
     assert list(temporary.iterdir()) == []
     until("the end of all that it started", lambda: not any(one.runs for one in started), 10.0)
@@ -98,7 +96,7 @@ def test_a_model_lives_through_its_stages_and_a_bad_version_ends_by_itself(tmp_p
 
 PROJECTS = {
     "churn": ("churn:1", "churn:2", 0.1),
-    "prices": ("prices:1", "prices:2", 0.05),
+    "prices": ("prices:1", "prices:2", 50.0),
     "tickets": ("keywords:1", "bayes:1", 0.2),
     "shops": ("north:1", "everywhere:1", 0.1),
 }
@@ -132,3 +130,28 @@ def test_the_best_candidate_of_a_logged_day_is_as_good_as_predicted(tmp_path: Pa
     assert said.count("equal: ") == 2, said  # the log of each day, folded again
     assert "model svm:1" in page
     assert page.count("<svg") == 3
+
+
+SLOWED = {
+    "demo": [CLIPPER_STREAM, "demo"],
+    "lifecycle": [sys.executable, ROOT / "examples/lifecycle/run.py"],
+    "replay": [sys.executable, ROOT / "examples/replay/run.py", "--seconds", "30"],
+}
+REASON = re.compile("too slow|the demo needs|stayed with it|99th percentile was|not within|interval that was predicted")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1_800)
+@pytest.mark.parametrize("name", SLOWED)
+def test_on_a_machine_slowed_to_a_quarter_a_story_holds_or_says_why_not(tmp_path: Path, name: str):
+    piped: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with (
+        subprocess.Popen([*SLOWED[name], "--out", tmp_path], cwd=tmp_path, env=environment(), **piped) as story,
+        slowed(story.pid),
+    ):
+        said, _ = story.communicate()
+    assert MEASURED.search(said), said
+    reasons = [line for line in said.splitlines() if REASON.search(line)]
+    assert (story.returncode, reasons == []) in [(0, True), (1, False)], said
+    if name == "demo":  # whatever its story, no query was lost, and no feedback
+        assert {*re.findall(r"^FAILED (\w+): ", said, re.MULTILINE)} <= {"story"}, said

@@ -22,18 +22,16 @@ CLOCK_NS = 2_000_000
 
 
 class Trace:
-    """The spans of one trace, by name without the prefix of topics."""
+    """The spans of one trace, by name without the prefix of topics; what was not waited for may come later still."""
 
-    def __init__(self, spans: list[SeenSpan], prefix: str) -> None:
-        self.spans, self._by_name = spans, defaultdict[str, list[SeenSpan]](list)
+    def __init__(self, spans: list[SeenSpan], prefix: str, awaited: tuple[str, ...]) -> None:
+        self.spans, self._by_name, self._awaited = spans, defaultdict[str, list[SeenSpan]](list), awaited
         for span in spans:
             self._by_name[span.name.replace(f"{prefix}.", "")].append(span)
         self.names = {name: len(spans) for name, spans in self._by_name.items()}
 
-    def all(self, name: str) -> list[SeenSpan]:
-        return self._by_name.get(name, [])
-
     def __getitem__(self, name: str) -> SeenSpan:
+        assert name in self._awaited, f"{name} may come later: wait for it too"
         (span,) = self._by_name[name]
         return span
 
@@ -49,7 +47,7 @@ class Traces:
         """A trace once spans of these names are in it."""
 
         def found() -> Trace | None:
-            trace = Trace(self.spans_of(trace_id), self.deployment.catalogue.prefix)
+            trace = Trace(self.spans_of(trace_id), self.deployment.catalogue.prefix, names)
             return trace if trace.names.keys() >= {*names} else None
 
         trace = until(f"{names} in trace {trace_id}", found, 60.0)
@@ -95,8 +93,8 @@ REQUESTS = "requests.hosted-sum.1"
 def test_a_sampled_query_is_one_trace_that_agrees_with_its_records(traces, client):
     trace_id, traceparent = context()
     answer = ask(client, "both", traceparent, input=[4, 4])
-    trace = traces.whole(trace_id, "process queries", f"process {REQUESTS}", PREDICT)
     expected = [PREDICT, "send queries", "process queries", f"process {REQUESTS}", "model"]
+    trace = traces.whole(trace_id, *expected)
     assert trace.names == dict.fromkeys(expected, 1)
     check_family(trace, traceparent)
     check_records(trace, traces, answer["query_id"])
@@ -155,7 +153,7 @@ def test_an_answer_from_the_cache_has_no_model_in_its_trace(traces, client):
     ask(client, "hosted", input=[8, 8])
     of_cache, cached = context()
     assert ask(client, "hosted", cached, input=[8, 8])["models"][0]["cached"] is True
-    trace = traces.whole(of_cache, "process queries", PREDICT)
+    trace = traces.whole(of_cache, "process queries", "send queries", PREDICT)
     assert trace.names.keys() == {PREDICT, "send queries", "process queries"}
     assert {name for name, _ in trace["process queries"].events} == {"decided", "cached output", "answered"}
 
@@ -172,10 +170,10 @@ def test_a_gateway_begins_traces_as_its_sampler_says_and_traces_calls_over_grpc(
             GRPCInferenceServiceStub(channel).ModelInfer(request, metadata=(("traceparent", traceparent),))
         header = traces.record(deployment.catalogue.queries, answer["query_id"]).headers["traceparent"].decode()
         _, trace_id, parent_id, _ = header.split("-")
-        trace = traces.whole(trace_id, "process queries", PREDICT)
+        trace = traces.whole(trace_id, "process queries", "send queries", PREDICT)
         assert (trace[PREDICT].parent_id, trace["send queries"].span_id) == ("", parent_id)
         method = "inference.GRPCInferenceService/ModelInfer"
-        trace = traces.whole(of_grpc, "process queries", method)
+        trace = traces.whole(of_grpc, "process queries", "send queries", method)
         server = trace[method]
         assert (server.kind, server.attributes["rpc.method"]) == ("SERVER", "ModelInfer")
         assert (server.parent_id, trace["send queries"].parent_id) == (traceparent.split("-")[2], server.span_id)
@@ -188,7 +186,8 @@ def test_feedback_is_in_the_trace_of_its_caller_and_linked_with_its_querys(trace
         "/v1/feedback", json={"query_id": answer["query_id"], "label": 8.0}, headers={"traceparent": of_feedback}
     )
     assert told.status_code == 202
-    trace, query = traces.whole(feedback_trace, "process feedback"), traces.whole(query_trace, "process queries")
+    trace = traces.whole(feedback_trace, "send feedback", "process feedback")
+    query = traces.whole(query_trace, "send queries", "process queries")
     sent, processed = trace["send feedback"], trace["process feedback"]
     assert (sent.links, processed.parent_id) == ({query["send queries"].context}, sent.span_id)
     assert place_of(sent) == place_of(processed)

@@ -12,7 +12,6 @@ from faults.deployment import Deployment
 from known_fields import Identity, known_fields
 from msgspec.msgpack import decode as unpack
 
-from clipper_agents.replay.log_ranges import KafkaLogs
 from clipper_agents.replay.verdicts import RowMismatch
 from clipper_agents.replay.verify import verify
 from clipper_topics.connection import KafkaConnection
@@ -94,7 +93,6 @@ def judge(deployment: Deployment, within_s: float = 300.0, horizon_s: float = HO
         by_query[_about(one)].append(one)
     queries = {(one.partition, one.offset): one.timestamp_ms for one in asked}
     audits, changelog = client.read(catalogue.audits), client.read(catalogue.selection_changelog)
-    logs = KafkaLogs(KafkaConnection(client.bootstrap))
     expected = oracle.fold(answers, feedback, applications, audits, changelog=changelog, horizon_s=horizon_s)
     pairs = {key: (table.get(key, oracle.Row()), expected.get(key, oracle.Row())) for key in {*table, *expected}}
     applied = Counter(dict.fromkeys(applications, 0))
@@ -116,7 +114,7 @@ def judge(deployment: Deployment, within_s: float = 300.0, horizon_s: float = HO
         applied=applied,
         audits=audits,
         unaudited=frozenset(oracle.unaudited(answers, audits)),
-        parted=asyncio.run(verify(logs, catalogue, horizon_s)).partings,
+        parted=asyncio.run(verify(KafkaConnection(client.bootstrap), catalogue, horizon_s)).partings,
         late_rows=_rows_out_of_order(changelog),
     )
 

@@ -1,6 +1,4 @@
 import itertools
-import json
-import re
 import signal
 from contextlib import contextmanager
 
@@ -111,9 +109,9 @@ def test_a_version_goes_through_its_life_from_the_console_and_the_history_tells(
         assert f"revision 5: abort {third}" in ada.do("abort", "too slow", application=name, model=third)
         assert f"revision 6: retire {first}" in ada.do("retire", application=name, model=first)
         undone = ada.do("rollback", "not yet", application=name)
-        assert f"undone: revision 6, retire {first} by ada via console" in undone
+        assert f"undone: {name} revision 6: retire {first} by ada via console" in undone
         assert "selection state restored (r-" in undone
-        assert f"undone: revision 4, promote {second}" in ada.do("rollback", application=name, to_revision=3)
+        assert f"undone: {name} revision 4: promote {second}" in ada.do("rollback", application=name, to_revision=3)
     history = shell.json("application", "history", name)
     assert [(one["revision"], one["by"], one["command"], one.get("why")) for one in history] == [
         (1, "ada", "create", None), (2, "ada", "canary", None), (3, "ada", "shadow", None),
@@ -138,28 +136,6 @@ def test_what_was_changed_meanwhile_is_shown_and_nothing_is_written(operators, s
             stale = ada.post("abort", forms["abort"])
         assert "0.5" in stale.text
         assert f"revision 4: abort {second}" in ada.post("abort", hidden_in(stale.text)).text
-
-
-def test_a_restore_of_weights_is_taken_back(operators, shell, name):
-    operators.learned(name, 10.0)
-    state = {"application": name, "rows": [{"partition": 0, "totals": {f"{name}-svm:1": [5.0, 1.0, 5.0, 1.0]}}]}
-    (shell.folder / "state.json").write_text(json.dumps(state))
-    *_, first = shell("selection", "restore", name, "--from", "state.json", "--yes", "--by", "bob")
-    with operators.browser("ada") as ada:
-        shown, form = ada.preview("weights", application=name)
-        assert f"{name}-svm:1  weight 1.0000 -&gt; 1.0000" in shown
-        assert "1 rows are set" in shown
-        confirmed = form | {"why": "wrong labels"}
-        done = ada.post("weights", confirmed)
-        (restored,) = re.findall(r"restore (r-[0-9a-f]+): 1 rows in 2 partitions", done.text)
-        assert f"restore {restored}" in ada.post("weights", confirmed).text
-        nothing = ada.post("weights/preview", {"application": name})
-        assert (nothing.status_code, "to undo" in nothing.text) == (409, True)
-    control = operators.client.read(operators.catalogue.control)
-    restores = [json.loads(one.value) for one in control if b"restore/" in one.key and name.encode() in one.value]
-    assert [(one["by"], one.get("why"), one.get("undoes")) for one in restores] == [
-        ("bob", None, None), ("ada via console", "wrong labels", first),
-    ]  # fmt: skip
 
 
 def test_dead_letters_are_sent_once_a_confirmation(operators):

@@ -17,11 +17,13 @@ from integration.running_steward import until
 
 from clipper_agents.control.apply import KEPT, apply_manifests
 from clipper_agents.control.change_records import Signature
-from clipper_agents.control.state import read_manifests
+from clipper_agents.control.state import read_control
+from clipper_agents.kafka.consumer_groups import remove_members
 from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.observability.exposition import scrape
 from clipper_agents.settings import load_settings
 from clipper_agents.settings.sections import GatewaySection
+from clipper_agents.streaming.membership import follow_members
 from clipper_agents.supervisor.deployment import OVERWRITTEN, Deployment
 from clipper_agents.supervisor.process import ChildNotReady
 from clipper_agents.supervisor.supervisor import Backoff, ProcessEnvironment
@@ -150,13 +152,13 @@ async def test_a_deployment_has_topics_manifests_and_workers_and_leaves_nothing_
     async with deployed(gateway=GatewaySection()) as deployment:
         children, before = deployment.supervisor.children, pids(deployment)
         assert {*children} == {*NAMES, "gateway"}
-        assert all(child.metrics_port == 9 for child in children.values())
+        assert all(child.fields["metrics"] == "9" for child in children.values())
         urls = deployment.url("http"), deployment.url("console")
         assert urls == ("http://127.0.0.1:8080", "http://127.0.0.1:8080/console")
         topics = await existing_topics(deployment.connection, catalogue.prefix)
         assert (topics[catalogue.queries], topics[catalogue.requests("slow", "1")]) == (2, 2)
         assert catalogue.requests("fast", "1") not in topics
-        published = await read_manifests(deployment.connection, deployment.catalogue)
+        published = (await read_control(deployment.connection, deployment.catalogue)).manifests
         assert list(published.models.values()) == settings.models
         assert list(published.applications.values()) == settings.applications
 
@@ -215,8 +217,8 @@ async def test_models_get_and_lose_their_hosts_while_the_deployment_runs_unless_
         await publish_manifests(kafka, catalogue, [*evil, ModelManifest(name="good", uri="m:g")])
         await are("host.slow.1.0", "host.slow.1.1", "host.good.1.0")
         assert before.items() <= pids(deployment).items()
-        applied = await apply_manifests(kafka, catalogue, [], settings.models)
-        assert [model.ref for model in applied.written.models] == ["slow:1"], "an apply puts right what was there"
+        _, written, _ = await apply_manifests(kafka, catalogue, [], settings.models)
+        assert [model.ref for model in written.models] == ["slow:1"], "an apply puts right what was there"
 
         new = [ModelManifest(name="slow", uri="m:g"), ModelManifest(name="broken", uri="m:f")]
         await publish_manifests(kafka, catalogue, new)
@@ -244,7 +246,7 @@ async def test_a_restart_keeps_what_was_changed_live_and_says_who_changed_it_unl
 
     async with deployed() as deployment:
         assert {*deployment.supervisor.children} == {*NAMES[:3], "host.new.1.0", "host.slow.2.0"}, "as it is live"
-        published = await read_manifests(kafka, catalogue)
+        published = (await read_control(kafka, catalogue)).manifests
         records = said()
     assert float(records[-1].fields["seconds"]) > 0
     assert records[-1].fields["metrics"] > 0
@@ -260,7 +262,7 @@ async def test_a_restart_keeps_what_was_changed_live_and_says_who_changed_it_unl
     caplog.clear()
     caplog.set_level(logging.WARNING)
     async with deployed(overwrite=True):
-        published = await read_manifests(kafka, catalogue)
+        published = (await read_control(kafka, catalogue)).manifests
     assert published.applications["a"].models == ["fast:1", "slow:1"]
     assert [record.getMessage() for record in said()] == [OVERWRITTEN, *kept[1:]]
 
@@ -300,3 +302,23 @@ def test_a_signal_during_the_start_ends_it(kafka, catalogue, configuration, work
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=60)
     assert (process.returncode, rest) == (0, ""), errors
+
+
+async def test_machines_that_run_hosts_hear_of_each_other_when_one_comes_or_goes(kafka, catalogue):
+    heard, group = {}, catalogue.machines_group
+
+    def follow(name):
+        member = follow_members(kafka, group, name, catalogue.control, lambda names: heard.update({name: names}))
+        return asyncio.create_task(member)
+
+    following = {name: follow(name) for name in "ab"}
+    await until("both know both", lambda: heard == {"a": ["a", "b"], "b": ["a", "b"]})
+    following["b"].cancel()
+    await asyncio.wait([following.pop("b")])
+    await remove_members(kafka, group, ["b"])  # as the broker would do after a session
+    await until("the other knows that it is gone", lambda: heard["a"] == ["a"])
+    following["c"] = follow("c")
+    await until("a third one is known", lambda: heard["a"] == heard.get("c") == ["a", "c"])
+    for task in following.values():
+        task.cancel()
+    await asyncio.wait(following.values())

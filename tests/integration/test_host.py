@@ -117,7 +117,7 @@ async def test_a_model_that_cannot_be_loaded_ends_the_process_with_one_line(own)
     async with own.process(ready=False) as host:
         assert await host.ended() == exits.SETUP
     (line,) = [line for line in host.lines if line.startswith("error")]
-    assert "there is no no_such_model; clipper_agents.examples.models has" in line
+    assert "there is no no_such_model in clipper_agents.examples.models: use one of" in line
 
 
 # --- what a supervisor does to the group of hosts, and says in their place -----------------------------------------

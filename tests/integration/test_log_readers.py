@@ -10,7 +10,6 @@ from integration.running_steward import read_comparisons, to_the_end
 from clipper_agents.control.state import read_control
 from clipper_agents.kafka.clients import administration
 from clipper_agents.kafka.reader import Range, open_reader
-from clipper_agents.replay.log_ranges import KafkaLogs
 from clipper_agents.replay.rerun import in_time_order, ranges_of
 from clipper_agents.replay.span import Span
 from clipper_agents.replay.verify import read_known
@@ -53,7 +52,8 @@ async def test_a_transaction_that_was_aborted_is_seen_by_nobody(kafka, catalogue
     assert list(state.manifests.applications) == ["digits"]
     assert list((await read_status(kafka, catalogue)).applications) == ["digits"]
     assert {one.application for one in await read_comparisons(kafka, catalogue, state)} == {"digits"}
-    assert list((await read_known(KafkaLogs(kafka), catalogue, 3600.0)).configs) == ["digits"]
+    async with open_reader(kafka) as reader:
+        assert list((await read_known(reader, catalogue, 3600.0)).configs) == ["digits"]
     tailer = MergedLogTailer(kafka, catalogue)
     await tailer.start(0)
     of_rollouts = [one async for _, one in to_the_end(tailer)]

@@ -63,7 +63,7 @@ def test_a_version_goes_from_shadow_to_live_and_back_and_the_history_tells(shell
         ["svm:2", "python", "2", "digits:", "live"],
     ]
     undone, *told, state = shell("model", "rollback", "-a", "digits")
-    assert undone == "undone: revision 5, retire svm:1 by ada (worse)"
+    assert undone == "undone: digits revision 5: retire svm:1 by ada: worse"
     assert told == ["model svm:1", "application digits revision 6: rollback"]
     assert state.startswith("selection state restored (r-")
     assert [(one["revision"], one["by"], one["command"], one.get("why")) for one in
@@ -86,7 +86,7 @@ def test_applications_are_created_shown_updated_and_deleted_and_come_back(shell)
     assert shell("application", "delete", "shop", "--why", "moved") == ["application shop revision 3: delete"]
     shell("application", "show", "shop", code=exits.FAILURE, said="error: no application 'shop': there are digits")
     assert shell("model", "rollback", "-a", "shop")[:2] == [
-        "undone: revision 3, delete by ada (moved)", "application shop revision 4: rollback"
+        "undone: shop revision 3: delete by ada: moved", "application shop revision 4: rollback"
     ]  # fmt: skip
     for field, code, said in (
         ("nothing=1", exits.FAILURE, "use one of"),
@@ -183,7 +183,7 @@ def test_a_deploy_waits_for_the_first_host_and_tells_why_it_failed(shell, kafka,
 def test_a_deploy_publishes_nothing_that_does_not_load_here(shell, kafka, catalogue):
     shell("apply")
     here = ("model", "deploy", "svm:2", "--uri", "models_of_the_shell:svm", "-a", "digits")
-    said = "error: nothing is published, because svm:2 does not load on this machine: model 'models_of_the_shell:svm'"
+    said = "error: model svm:2: model 'models_of_the_shell:svm'"
     shell(*here, code=exits.SETUP, said=said)
     assert [line.split()[0] for line in shell("model", "list")] == ["model", "svm:1"]
     assert catalogue.requests("svm", "2") not in asyncio.run(existing_topics(kafka, catalogue.prefix))

@@ -12,7 +12,7 @@ from builders.router_deployment import publish_manifests
 from kafka_fixture import temporary_topics
 
 from clipper_agents import exits
-from clipper_agents.replay.export import export_log
+from clipper_agents.replay.export import configuration_of, export_log
 from clipper_agents.replay.log_reading import KafkaLog
 from clipper_agents.replay.span import Span
 from clipper_stream.evaluation.log.parquet import read_chunks, read_facts
@@ -155,6 +155,7 @@ def test_the_command_writes_a_file_and_says_what_is_in_it(log, shell):
     facts = read_facts(path)
     assert (facts.application, facts.decisions, set(facts.models)) == ("app", 60, {"a:1", "b:1"})
     assert facts.offsets == {0: (0, 35), 1: (0, 34)}
+    assert facts.configs == {2: configuration_of(manifest, "zero_one")}, "of the last revision that is known before it"
     check_whole(sorted_columns(path), counted(facts))
     inputs = {place: json.loads(text) for place, text in inputs_of(path).items()}
     assert inputs == {(number % 2, number // 2): {"input": [number, 0.5]} for number in range(DECISIONS)}

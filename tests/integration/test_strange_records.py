@@ -88,7 +88,7 @@ async def test_a_router_answers_and_learns_behind_whatever_others_wrote(kafka, c
     ("command", "code"),
     [
         ("status", exits.FAILURE),
-        ("replay verify app", exits.OK),
+        ("replay verify", exits.OK),
         ("replay export app --since 1h --out app.parquet", exits.OK),
         ("replay produce --since 1h --speed 0 --to {prefix}", exits.OK),
         ("dead-letters list", exits.OK),

@@ -7,7 +7,7 @@ from aiokafka.admin import NewTopic
 from builders.router_deployment import publish_manifests
 from e2e.programs import reserved_port
 
-from clipper_agents.control.state import read_manifests
+from clipper_agents.control.state import read_control
 from clipper_agents.kafka.clients import administration
 from clipper_agents.kafka.errors import KafkaUnreachable, TopicMismatch, TopicRefused
 from clipper_agents.kafka.topics import TopicsReport, delete_topics, ensure_topics, existing_topics
@@ -90,7 +90,7 @@ async def test_an_address_where_nobody_listens_and_topics_that_are_missing_are_n
         with pytest.raises(KafkaUnreachable, match=nowhere.bootstrap):
             await existing_topics(nowhere)
     nobody = Catalogue(prefix="tnobody")
-    for refused in (read_manifests(kafka, nobody), publish_manifests(kafka, nobody, [svm()])):
+    for refused in (read_control(kafka, nobody), publish_manifests(kafka, nobody, [svm()])):
         with pytest.raises(TopicMismatch, match="clipper-stream topics create"):
             await refused
 

@@ -10,7 +10,6 @@ import pytest
 from builders.known_truth import MODELS, truth, value
 
 from clipper_stream.evaluation.candidates.candidate import FixedPolicy, LearningPolicy
-from clipper_stream.evaluation.log.ensembles import Answering
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
 from clipper_stream.evaluation.sequential.rejection_sampling import reject
 from clipper_stream.evaluation.sequential.replay import ReplayRun, replay_rng
@@ -113,5 +112,5 @@ def test_an_ensemble_that_learns_is_simulated_or_refused(name: str):
     columns, walk = WAYS["reject"]
     with pytest.raises(Exception, match="3 models together while it learns: simulate"):
         list(walk([columns], candidate(name)))
-    (run,) = simulate([LOG.whole()], candidate(name), answering=Answering())
+    (run,) = simulate([LOG.whole()], candidate(name))
     assert not run.denominator.any()  # this log holds losses, and no outputs that could be combined

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from clipper_stream.errors import SetupError
 from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
-from clipper_stream.evaluation.log.ensembles import ANY_CONTEXT, Answering, combined_losses
-from clipper_stream.evaluation.log.joint_propensity import audit_ratio_of, joint_propensity
+from clipper_stream.evaluation.log.configuration import Configuration
+from clipper_stream.evaluation.log.ensembles import with_ensemble
+from clipper_stream.evaluation.log.joint_propensity import joint_propensity
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -30,12 +31,11 @@ def any_log(seed: int, audit_ratio: float, rows: int = 40):
 
 
 @given(seeds, st.floats(0.001, 0.999))
-def test_the_audit_ratio_is_found_in_any_log(seed, ratio):
+def test_all_models_were_asked_with_the_probability_of_an_audit(seed, ratio):
     columns = any_log(seed, ratio)
     audited = columns.asked.all(axis=1)
-    assert np.allclose(audit_ratio_of(columns), ratio, rtol=0, atol=1e-6)
     joint = joint_propensity(columns, MODELS)
-    assert np.allclose(joint[audited], ratio, rtol=0, atol=1e-6)
+    assert np.allclose(joint[audited], ratio, rtol=0, atol=1e-12)
     assert not joint[~audited].any()
 
 
@@ -55,15 +55,17 @@ def test_a_combined_loss_is_that_of_combining_each_row_by_itself(seed, values, c
     ]
     labels = rng.integers(0, values, 20).tolist()
     weights = dict(zip(MODELS, rng.random(3).tolist(), strict=True))
-    answering = Answering(combiner=combiner, confidence_threshold=threshold, default_output=0)
-    columns = logged(np.ones((20, 3)), np.zeros((20, 3)), models=MODELS, outputs=outputs, labels=labels)
+    config = Configuration(combiner=combiner, confidence_threshold=threshold, default_output=0)
+    columns = logged(
+        np.ones((20, 3)), np.zeros((20, 3)), models=MODELS, outputs=outputs, labels=labels, configs={0: config}
+    )
     expected = [
-        answering.loss_of(
-            {model: said for model, said in zip(MODELS, row, strict=True) if said is not None}, weights, 3, label
+        config.loss_of(
+            {model: said for model, said in zip(MODELS, row, strict=True) if said is not None}, weights, label
         )
         for row, label in zip(outputs, labels, strict=True)
     ]
-    assert combined_losses(columns, MODELS, {ANY_CONTEXT: weights}, answering).tolist() == expected
+    assert with_ensemble(columns, "all", [weights]).loss[:, -1].tolist() == expected
 
 
 @given(st.text(max_size=30))

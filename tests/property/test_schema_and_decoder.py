@@ -20,7 +20,11 @@ from clipper_topics.codec import JSON, MSGPACK, UndecodableRecord, headers_of
 NAMES = ["query", "feedback", "application", "model"]
 SCHEMAS = {name: json.loads(generate_schemas.documents()[f"{name}.schema.json"]) for name in NAMES}
 VALIDATORS = {name: jsonschema.Draft202012Validator(schema) for name, schema in SCHEMAS.items()}
-BETWEEN_FIELDS = ("elements: a row has at most", "name each version once", "let their shares sum", "NaN", "64 bits")
+BETWEEN_FIELDS = (
+    *("elements: a row has at most", "name each version once", "let their shares sum", "NaN", "64 bits"),
+    *("a table needs some, nothing else has any", "give each name once", "only floats and tables have them"),
+    *("is about absolute and squared losses", "label_margin"),
+)
 """Reasons of rules that no schema can state: between fields, and of values of any form."""
 SEARCH = settings(max_examples=40, suppress_health_check=list(HealthCheck))
 

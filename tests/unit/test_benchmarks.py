@@ -13,7 +13,7 @@ from clipper_stream.selection.registry import make_policy
 
 WITHOUT_KAFKA = ("batching", "batching_quality", "delayed_batching", "estimating", "tracing")
 PAGES = ("coverage", "decisions", "drift", "learning_candidates", "regret")
-OTHERS = ("all", "figures", "fooled_verdicts", "gateway_limits", "http_servers", "throughput")
+OTHERS = ("all", "disk", "figures", "fooled_verdicts", "gateway_limits", "http_servers", "throughput")
 
 
 @pytest.mark.parametrize("name", sorted({path.stem for path in BENCHMARKS.glob("*.py")} - {"models"}))

@@ -64,7 +64,7 @@ def test_the_program_of_the_evaluation_evaluates(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_decisions(Path("day.parquet"), log_of(1_500)[0])
     exec(blocks(DOCS / "how-to/evaluate-before-switching.md", "python")[0], {})
-    assert capsys.readouterr().out.startswith("model b:1 Estimate(")
+    assert "model b:1 Estimate(" in capsys.readouterr().out
     assert "<svg" in Path("digits.html").read_text()
 
 
@@ -110,6 +110,18 @@ def test_the_readme_is_short_and_its_layout_has_every_package():
     inside = [path.parent for folder in FOLDERS for path in folder.glob("*/__init__.py")]
     packages = [path.name for path in inside if path.parent.name != "clipper_gateway"]
     assert [name for name in packages if f"`{name}/`" not in layout] == []
+
+
+def test_no_page_installs_the_package_from_an_index_as_long_as_it_is_in_none():
+    says = re.compile(r"(pip|uv|pipx|uvx)\b[^\n]*[ '\"]clipper-stream\b(?!/)")
+    assert [relative(page) for page in PAGES if says.search(page.read_text())] == []
+
+
+def test_one_page_says_how_the_package_is_installed_and_the_others_lead_there():
+    """Elsewhere stand what an error says, and PACKAGE for what that page says."""
+    says = re.compile(r"pip install(?!.*PACKAGE)|clipper-stream\[")
+    found = {relative(page) for page in PAGES if says.search(page.read_text())}
+    assert found == {"docs/how-to/install.md", "docs/reference/mistakes.md"}
 
 
 def test_pages_give_only_commands_that_the_makefile_has_and_kill_no_process_by_name():

@@ -97,6 +97,8 @@ class Catalogue:
     """Records that could not be used, with the reason."""
     router_group = _name(".router")
     """Consumer group, and Faust app id, of the routers."""
+    machines_group = _name(".host.machines")
+    """Consumer group of the machines that run hosts; that of a version's hosts has a dot more in its name."""
     selection_changelog = _name(".router-selection-changelog")
     """Changelog of the routers' selection table."""
 
@@ -132,5 +134,4 @@ class Catalogue:
         ]
 
     def requests_topic(self, model: str, version: str, replicas: int) -> TopicSpec:
-        """The requests topic of one model version."""
         return TopicSpec(name=self.requests(model, version), partitions=replicas, config=_large(HOUR_MS))

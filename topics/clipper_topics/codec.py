@@ -167,7 +167,7 @@ class Codec(Generic[T]):
     """
 
     def __init__(self, record: type[T]) -> None:
-        self._record, self._declared = record, inspect.type_info(record)
+        self.type, self._declared = record, inspect.type_info(record)
         self._is_strict = any(part.__struct_config__.forbid_unknown_fields for part in records_in([record]))
         self._decoders: dict[str, Any] = {
             JSON: msgspec.json.Decoder(record),
@@ -175,7 +175,6 @@ class Codec(Generic[T]):
         }
 
     def decode(self, value: bytes | None, headers: Headers = ()) -> T:
-        """Decode a record of the content type that its headers state."""
         return self.decode_as(content_type(headers) if headers else JSON, value)
 
     def decode_as(self, kind: str, value: bytes | None) -> T:
@@ -191,7 +190,6 @@ class Codec(Generic[T]):
             raise UndecodableRecord(f"not {kind}: {error}") from error
 
     def encode(self, record: T, kind: str = JSON) -> bytes:
-        """Return the record as bytes of this content type."""
         encoded: bytes = _ENCODERS[kind].encode(record)
         return encoded
 
@@ -199,7 +197,7 @@ class Codec(Generic[T]):
         try:
             record: T = decoder.decode(value)
         except msgspec.ValidationError:
-            record = msgspec.convert(as_declared(_PARSERS[kind].decode(value), self._declared), self._record)
+            record = msgspec.convert(as_declared(_PARSERS[kind].decode(value), self._declared), self.type)
         return record
 
 
@@ -209,7 +207,6 @@ predictions = Codec(Prediction)
 audits = Codec(Audit)
 feedback = Codec(Feedback)
 raw_feedback = Codec(RawFeedback)
-feedback_list = msgspec.json.Decoder(list[Feedback])
 ack_requests = Codec(AckRequest)
 feedback_acks = Codec(FeedbackAck)
 applications = Codec(ApplicationManifest)

@@ -1,4 +1,4 @@
-"""How a process reaches Kafka: one value for every client, aiokafka's and librdkafka's.
+"""How a process reaches Kafka: one value for every client.
 
 Rules of this file:
 - A password is never in a `repr`, a message or a log line, nor in what aiokafka logs at debug level.
@@ -111,24 +111,10 @@ class KafkaConnection:
             arguments["ssl_context"] = self._ssl_context()
         if self._sasl:
             logging.getLogger("aiokafka.conn").addFilter(_DISCRETION)  # a filter is there once, however often added
-            arguments["sasl_mechanism"] = self._mechanism
+            arguments["sasl_mechanism"] = self.sasl_mechanism or "PLAIN"
             arguments["sasl_plain_username"] = self.username
             arguments["sasl_plain_password"] = self.password
         return arguments
-
-    def librdkafka(self) -> dict[str, str]:
-        """Configuration for any client that stands on librdkafka."""
-        configuration = {
-            "bootstrap.servers": self.bootstrap,
-            "security.protocol": self.security_protocol,
-            "sasl.mechanism": self._mechanism if self._sasl else None,
-            "sasl.username": self.username,
-            "sasl.password": self.password,
-            "ssl.ca.location": self.cafile,
-            "ssl.certificate.location": self.certfile,
-            "ssl.key.location": self.keyfile,
-        }
-        return {key: value for key, value in configuration.items() if value is not None}
 
     @property
     def _sasl(self) -> bool:
@@ -138,10 +124,6 @@ class KafkaConnection:
     def _tls(self) -> bool:
         return self.security_protocol.endswith("SSL")
 
-    @property
-    def _mechanism(self) -> str:
-        return self.sasl_mechanism or "PLAIN"
-
     def _ssl_context(self) -> ssl.SSLContext:
         try:
             context = ssl.create_default_context(cafile=self.cafile)
@@ -150,7 +132,8 @@ class KafkaConnection:
         except OSError as error:
             given = {name: getattr(self, name) for name in ("cafile", "certfile", "keyfile")}
             files = ", ".join(f"{VARIABLES[name]}={file}" for name, file in given.items() if file)
-            raise InvalidConnection(f"cannot read the certificates ({files}): {error}") from error
+            why = f"{error.strerror or error}: give PEM files that this user may read"
+            raise InvalidConnection(f"cannot read the certificates ({files}): {why}") from error
         return context
 
     def _check_names(self) -> None:

@@ -47,5 +47,4 @@ class DriftEvent(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
 
     @property
     def worse(self) -> bool:
-        """Whether the loss has risen."""
         return self.loss_after > self.loss_before

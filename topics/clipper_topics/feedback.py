@@ -142,6 +142,6 @@ def check_feedback(feedback: Feedback) -> str | None:
         return f"the feedback has {found}: give exactly one of {', '.join(TRUTHS)}"
     for name in ("loss", "reward"):
         value = getattr(feedback, name)
-        if value is not None and not 0.0 <= value <= 1.0:
-            return f"{name} is {value}: give a number in [0, 1]"
+        if value is not None and not (isinstance(value, int | float) and 0.0 <= value <= 1.0):
+            return f"{name} is {value!r}: give a number in [0, 1]"
     return None

@@ -27,7 +27,6 @@ class LoggedRecord(NamedTuple):
 
     @property
     def content_type(self) -> str:
-        """The content type of the value."""
         return codec.MSGPACK if self.msgpack else codec.JSON
 
 

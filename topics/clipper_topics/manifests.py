@@ -95,7 +95,7 @@ class InputSpec(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown
             raise ValueError(f"shape {self.shape} has {elements} elements: a row has at most {MAX_ROW_ELEMENTS}")
         names = [column.name for column in self.columns]
         if bool(names) != (self.dtype == "table"):
-            raise ValueError(f"dtype {self.dtype} with {len(names)} columns: a table has columns, and nothing else has")
+            raise ValueError(f"dtype {self.dtype} with {len(names)} columns: a table needs some, nothing else has any")
         if len(set(names)) < len(names):
             raise ValueError(f"columns {names}: give each name once")
         if self.missing and self.dtype not in ("float32", "float64", "table"):
@@ -294,5 +294,4 @@ class ModelManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unk
 
     @property
     def ref(self) -> str:
-        """`name:version`."""
         return f"{self.name}:{self.version}"

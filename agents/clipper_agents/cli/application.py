@@ -87,14 +87,14 @@ def delete_application(change: ChangeRequest, name: Name) -> None:
 @with_deployment
 def show_history(deployment: DeploymentContext, name: Name, as_json: Json = False) -> None:
     """Print every change of an application, oldest first: when, who, what, why."""
-    from clipper_agents.cli.registry_view import change_row
+    from clipper_agents.cli.registry_view import decision_row
     from clipper_agents.control.changes import existing
 
     state = deployment.control_state()
     changes = [*state.history(name).values()]
     if not changes:
         existing(state.manifests, name)
-    print_records(changes, change_row, as_json=as_json, otherwise="no changes")
+    print_records(changes, decision_row, as_json=as_json, otherwise="no changes")
 
 
 def _values(fields: list[str] | None) -> dict[str, Any]:

@@ -1,17 +1,19 @@
 """`clipper-stream broker`: the embedded broker in the foreground."""
 
+import asyncio
 import os
-import signal
-import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clipper_agents import exits
 from clipper_agents.cli.deployment import with_logs
 from clipper_agents.cli.terminal import say
 
 if TYPE_CHECKING:
+    from clipper_agents.broker import EmbeddedBroker
     from clipper_agents.observability.logging import LogOptions
 
 
@@ -30,14 +32,25 @@ def broker(
 
     Prints one line, `ready bootstrap=HOST:PORT`, when it can be used.
     """
-    from clipper_agents.broker import BrokerNotStarted, EmbeddedBroker
+    from clipper_agents.broker import EmbeddedBroker
 
     logs.configure(os.environ)
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
-    with EmbeddedBroker(data_dir, port, heap_mib) as running:
-        say(f"ready bootstrap={running.bootstrap}")
-        while not ended.wait(1.0):
-            if running.pid is None:
-                raise BrokerNotStarted(f"Kafka ended by itself (log: {running.log_file})")
+    asyncio.run(_run(EmbeddedBroker(data_dir, port, heap_mib)))
+
+
+async def _run(broker: "EmbeddedBroker") -> None:
+    from clipper_agents.broker import BrokerNotStarted
+
+    ended = asyncio.Event()
+    exits.end_on_signals(ended.set, lambda: "Kafka stops")
+    try:
+        await asyncio.to_thread(broker.start)
+        say(f"ready bootstrap={broker.bootstrap}")
+        while not ended.is_set():
+            if broker.pid is None:
+                raise BrokerNotStarted(f"Kafka ended by itself (log: {broker.log_file})")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await ended.wait()
+    finally:
+        await asyncio.to_thread(broker.stop)

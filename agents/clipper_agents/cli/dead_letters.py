@@ -46,7 +46,7 @@ def list_letters(
     """Print the dead letters, newest first."""
     found = asyncio.run(_newest(deployment, _filter(deployment, topic, since, error), limit))
     records = [record_of(letter) for letter in reversed(found)]
-    row_of = partial(letter_row, deployment.prefix)
+    row_of = partial(letter_row, deployment.catalogue.prefix)
     print_records(records, row_of, as_json=as_json, otherwise="no dead letters")
 
 
@@ -103,13 +103,12 @@ def replay_letters(
         say("no dead letter to replay")
         return
     if not yes:
-        typer.confirm(f"Replay {len(chosen)} dead letters of {deployment.prefix}?", abort=True)
+        typer.confirm(f"Replay {len(chosen)} dead letters of {deployment.catalogue.prefix}?", abort=True)
     if not asyncio.run(_replay(deployment, sorted(set(chosen)))):
         raise typer.Exit(1)
 
 
 async def _replay(deployment: DeploymentContext, positions: list[int]) -> bool:
-    """Replay the letters, and say what became of each; whether none was refused."""
     from clipper_agents.dead_letters.replay import replay_letters
 
     became: list[ReplayOutcome] = []
@@ -123,7 +122,6 @@ async def _replay(deployment: DeploymentContext, positions: list[int]) -> bool:
 
 
 def _summary(became: "Sequence[ReplayOutcome]", positions: Sequence[int]) -> list[str]:
-    """How many letters were sent, and how to go on when not all of them were come to."""
     sent = sum(one.sent_to is not None for one in became)
     lines, rest = [f"{sent} replayed, {len(became) - sent} not"], positions[len(became) :]
     if rest:
@@ -147,7 +145,7 @@ def _filter(
 ) -> "Filter":
     from clipper_agents.dead_letters.reader import Filter
 
-    prefix = f"{deployment.prefix}."
+    prefix = f"{deployment.catalogue.prefix}."
     whole = topic if topic is None or topic.startswith(prefix) else prefix + topic
     at_ms = None if since is None else since_ms(since, time.time())
     return Filter(topic=whole, since_ms=at_ms, error=error, first=first)

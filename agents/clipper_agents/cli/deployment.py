@@ -62,7 +62,6 @@ class DeploymentContext:
 
     @cached_property
     def settings(self) -> "Settings":
-        """The settings."""
         from clipper_agents.settings import load_settings
         from clipper_agents.settings.local_deployment import find_running
 
@@ -84,21 +83,13 @@ class DeploymentContext:
 
     @property
     def kafka(self) -> "KafkaConnection":
-        """How to reach its Kafka."""
         return self.settings.connection(os.environ)
 
     @property
     def catalogue(self) -> "Catalogue":
-        """Its topics."""
         return self.settings.catalogue
 
-    @property
-    def prefix(self) -> str:
-        """Prefix of its topics."""
-        return self.settings.kafka.prefix
-
     def control_state(self) -> "ControlState":
-        """What its control topic says now."""
         from clipper_agents.control.state import read_control
 
         return asyncio.run(read_control(self.kafka, self.catalogue))
@@ -134,17 +125,12 @@ class ChangeRequest:
         return bool(written)
 
     def seen(self, application: str | None) -> dict[str, int]:
-        """Revision that the user saw, by application."""
         return {} if self.revision is None or application is None else {application: self.revision}
 
     def print(self, written: "Plan") -> None:
-        """Print a line a change and a model, or a JSON object a change."""
         from clipper_agents.control.manifest_text import written_lines
 
-        if self.as_json:
-            print_json(*written.changes)
-        else:
-            say(*written_lines(written))
+        print_json(*written.changes) if self.as_json else say(*written_lines(written))
 
 
 def signature(by: str | None, why: str) -> "Signature":

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.text import Text
 
 from clipper_agents.cli.terminal import TextTable
-from clipper_stream.evaluation.report.page import SIGNED, carried_by, interval, lead, number
+from clipper_stream.evaluation.report.page import SIGNED, interval, lead, number
 from clipper_stream.evaluation.results import CandidateResult, Evaluation
 
 COLOURS = {"better": "green", "worse": "red"}
@@ -24,9 +24,10 @@ def show_evaluation(console: Console, evaluation: Evaluation) -> None:
 
 def _table(evaluation: Evaluation) -> TextTable:
     sure = f"{evaluation.confidence:.0%} interval"
-    headings = ("candidate", "loss", sure, "by", "difference", "interval", "verdict", "carried by")
+    measure = evaluation.measure
+    headings = ("candidate", measure, sure, "by", "difference", "interval", "verdict", "carried by")
     rows = [_cells(evaluation.logged, logged=True), *(_cells(one, logged=False) for one in evaluation.candidates)]
-    return TextTable(headings, rows, {"loss", "difference", "carried by"})
+    return TextTable(headings, rows, {measure, "difference", "carried by"})
 
 
 def _cells(one: CandidateResult, *, logged: bool) -> list[Text]:
@@ -40,5 +41,5 @@ def _cells(one: CandidateResult, *, logged: bool) -> list[Text]:
     if logged:
         return cells
     verdict = Text(one.verdict, COLOURS.get(one.verdict, ""))
-    count = number(carried_by(one), ",.0f", "")
+    count = number(one.standing.carrying, ",.0f", "")
     return [*cells, Text(number(one.difference.value, SIGNED)), Text(interval(one.difference)), verdict, Text(count)]

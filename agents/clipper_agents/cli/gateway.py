@@ -2,7 +2,6 @@
 
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,9 +23,6 @@ def gateway(
     deployment: DeploymentContext,
     logs: "LogOptions",
     instance: Annotated[str, typer.Option(metavar="NAME", help="Its name in logs.")] = "gateway",
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="As --set gateway.insecure=true: others may call without a key.")
-    ] = False,
     ends_with_stdin: EndsWithStdin = False,
 ) -> None:
     """Serve HTTP and gRPC in front of the topics until Ctrl-C or SIGTERM; the end waits for open calls.
@@ -41,8 +37,6 @@ def gateway(
     logs.configure(os.environ)
     if ends_with_stdin:
         end_with_stdin()
-    assignments = (*deployment.assignments, *(["gateway.insecure=true"] if insecure else []))
-    deployment = replace(deployment, assignments=assignments)
     from clipper_gateway.server import run
 
     settings = deployment.settings

@@ -15,6 +15,7 @@ from clipper_agents.cli.broker import broker
 from clipper_agents.cli.dead_letters import dead_letters
 from clipper_agents.cli.demo import demo
 from clipper_agents.cli.gateway import gateway, keys
+from clipper_agents.cli.init import init
 from clipper_agents.cli.loadgen import loadgen
 from clipper_agents.cli.model import model
 from clipper_agents.cli.predict import feedback, predict
@@ -29,7 +30,6 @@ from clipper_agents.cli.worker import worker
 app = typer.Typer(
     name="clipper-stream",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich's help costs 0.3 s, and usage errors would be boxes instead of lines
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -54,8 +54,8 @@ def clipper_stream(
 ) -> None:
     """Prediction serving on Kafka topics: deadlines, adaptive batching, bandit model selection.
 
-    Start with clipper-stream demo. Then describe models and applications in a clipper.toml, start them with
-    clipper-stream up, and ask with clipper-stream predict.
+    Start with clipper-stream demo. Then write models and applications of your own into the clipper.toml that
+    clipper-stream init makes, start them with clipper-stream up, and ask with clipper-stream predict.
     """
 
 
@@ -64,6 +64,7 @@ def _add(command: Callable[..., None], short: str, example: str) -> None:
 
 
 _add(demo, "Watch a pipeline decide, learn and recover, in two minutes.", "demo --open")
+_add(init, "Write a small project to start from.", "init my-project")
 _add(up, "Start broker, routers, model hosts and gateway on this machine.", "up --config clipper.toml")
 _add(predict, "Ask one question.", "predict sums '[1, 2, 3]' --bootstrap localhost:9092")
 _add(feedback, "Say what was true about a query.", "feedback 2-5f0c9e --label 6 --bootstrap localhost:9092")

@@ -1,7 +1,6 @@
 """`clipper-stream model`: versions that come, are tried, are promoted, and go, while traffic flows."""
 
 import asyncio
-import os
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -151,14 +150,10 @@ def rollback_models(
     target = change.deployment.kafka, change.deployment.catalogue
     seen = change.seen(application)
     done = asyncio.run(roll_back(*target, application, to_revision, change.signature, seen=seen))
-    if change.as_json:
-        change.print(done.written)
-    else:
-        say(*rollback_lines(done))
+    change.print(done.written) if change.as_json else say(*rollback_lines(done))
 
 
 def _make(change: ChangeRequest, command: str, ref: str, application: str | None, **options: Any) -> None:
-    """Apply a rule to the application that is named, or else to the only one that names the version."""
     from clipper_agents.control import changes
     from clipper_agents.control.writer import check_seen
 
@@ -236,10 +231,8 @@ def _wait(
     from clipper_agents.cli.registry_view import report_line
     from clipper_agents.control.readiness import wait_for_host
 
-    def tell(report: "HostReport") -> None:
-        say(report_line(report), stderr=True)
-
-    ended = asyncio.run(wait_for_host(deployment.kafka, deployment.catalogue, model.ref, wait_s, tell, before))
+    target = deployment.kafka, deployment.catalogue, model.ref, wait_s
+    ended = asyncio.run(wait_for_host(*target, lambda report: say(report_line(report), stderr=True), before))
     if ended is None:
         raise ClipperError(
             f"no host of {model.ref} is ready after {wait_s:g} s: does `clipper-stream up` or "
@@ -284,12 +277,14 @@ def test_model(
     What a row looks like, where nobody says it, is read from the model's file: names and types of columns, and whether
     values may be missing. Ends with code 1 when a law is broken, a model that cannot be loaded included.
     """
-    from clipper_agents.cli.model_target import alone, read_samples, read_target, with_fitted_row
+    from clipper_agents.cli.model_target import configuration_of, read_samples, read_target, with_fitted_row
     from clipper_stream.errors import ModelNotLoaded
+    from clipper_stream.models.registry import file_digest
     from clipper_stream.models.testing import check_model
 
     stated = {"runtime": runtime, "dtype": dtype, "shape": shape_of(shape), "parameters": parameters_of(parameters)}
     found, files = read_target(target, model, stated)
+    file_digest(found.runtime, found.uri)  # a file that is missing is told before rows that nobody can guess
     with suppress(ModelNotLoaded):  # it is the first finding
         found = with_fitted_row(found, files)
     row = found.input
@@ -314,12 +309,7 @@ def test_model(
     if report.broken:
         raise typer.Exit(1)
     if write is not None:
-        from clipper_agents.control.manifest_text import as_toml
-        from clipper_agents.control.state import Manifests
-
-        if found.runtime != "python" and "://" not in found.uri:
-            found.uri = os.path.relpath(found.uri, write.parent)
-        write.write_text(as_toml(Manifests({found.name: alone(found)}, {found.ref: found})), encoding="utf-8")
+        write.write_text(configuration_of(found, write.parent), encoding="utf-8")
         say(f"wrote {write}: serve it with `clipper-stream up --config {write}`", stderr=True)
 
 

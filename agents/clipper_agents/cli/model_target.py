@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import msgspec
 
 from clipper_agents.cli.options import manifest_from
 from clipper_agents.cli.worker import find_models_here
+from clipper_agents.control.manifest_text import as_toml
+from clipper_agents.control.state import Manifests
 from clipper_agents.settings import load_settings
 from clipper_loadgen.datasets import load_dataset
 from clipper_stream.errors import InvalidSetting, ModelNotLoaded
@@ -91,9 +94,12 @@ def check_loads_here(models: Iterable[ModelManifest], files: FileRules) -> None:
 
 def _load_problem(files: FileRules, model: ModelManifest) -> str | None:
     try:
-        load_in_subprocess(_source(model, files), RowSpec.of(model.input))
+        _, fitted = load_in_subprocess(_source(model, files), RowSpec.of(model.input))
     except (OSError, ModelNotLoaded) as error:
         return f"model {model.ref}: {error}"
+    takes, stated = (fitted and fitted.shape) or (), model.input.shape or ()
+    if takes and stated and prod(takes) != prod(stated):
+        return f"model {model.ref}: it takes rows of shape {[*takes]}, its manifest says {stated}: correct input.shape"
     return None
 
 
@@ -128,6 +134,13 @@ def alone(model: ModelManifest) -> ApplicationManifest:
     return ApplicationManifest(name=model.name, models=[model.ref], input=model.input, objective_ms=None)
 
 
+def configuration_of(model: ModelManifest, folder: Path) -> str:
+    """The configuration, for a file in this folder, with which `up` serves the model and an application of it alone."""
+    if model.runtime != "python" and "://" not in model.uri:
+        model = msgspec.structs.replace(model, uri=os.path.relpath(model.uri, folder))
+    return as_toml(Manifests({model.name: alone(model)}, {model.ref: model}))
+
+
 def _with_options(content: dict[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in stated.items() if value is not None}
     row = {name: given.pop(name) for name in ("dtype", "shape") if name in given}
@@ -138,14 +151,11 @@ def _runtime(text: str) -> str:
     found = runtime_for(text)
     if found is None:
         names = ", ".join(RUNTIMES)
-        raise InvalidSetting(
-            f"{text}: neither package.module:attribute nor a known file: give --runtime, one of {names}"
-        )
+        raise InvalidSetting(f"{text}: neither package.module:attribute nor known file: give --runtime, one of {names}")
     return found
 
 
 def _declared(path: Path, ref: str | None) -> tuple[ModelManifest, FileRules]:
-    """The one manifest of a configuration, and what its `[models]` say."""
     settings = load_settings(path, {})
     models = settings.models
     chosen = [model for model in models if ref in (None, model.ref)]

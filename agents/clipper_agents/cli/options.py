@@ -79,11 +79,11 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 def require_extra(extra: str, *modules: str) -> None:
     """Check that what an optional extra of the package brings is installed, before a command begins."""
-    from clipper_stream.errors import InvalidSetting
+    from clipper_stream.errors import InvalidSetting, install_command
 
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
-        raise InvalidSetting(f"this command needs {', '.join(missing)}: pip install 'clipper-stream[{extra}]'")
+        raise InvalidSetting(f"this command needs {', '.join(missing)}: {install_command(extra)}")
 
 
 def fields_of(texts: list[str] | None, option: str, example: str) -> dict[str, str]:
@@ -95,6 +95,14 @@ def fields_of(texts: list[str] | None, option: str, example: str) -> dict[str, s
             raise typer.BadParameter(f"{option} {text}: write {example}")
         found[name.strip()] = value
     return found
+
+
+def json_of(text: str, example: str) -> Any:
+    """Return the value that a text is in JSON."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no JSON ({error}): write for example {example}") from error
 
 
 def json_or_text(text: str) -> Any:
@@ -119,8 +127,7 @@ def manifest_from(content: dict[str, Any], record: type[T], what: str) -> T:
     try:
         return msgspec.convert(content, record)
     except ValueError as error:
-        said = explained(str(error), content, record) if " - at " in str(error) else str(error)
-        raise InvalidSetting(f"{what}: {said}".replace("`", "")) from error
+        raise InvalidSetting(f"{what}: {explained(str(error), content, record)}") from error
 
 
 def shape_of(text: str | None) -> list[int] | None:
@@ -141,10 +148,7 @@ def parameters_of(text: str | None) -> dict[str, Any] | None:
     """Parse `--parameters`."""
     if text is None:
         return None
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"--parameters {text}: not JSON: {error}") from error
+    found = json_of(text, '{"threads": 2}')
     if not isinstance(found, dict):
         raise typer.BadParameter(f'--parameters {text}: write an object, as {{"threads": 2}}')
     return found

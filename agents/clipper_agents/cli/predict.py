@@ -13,7 +13,7 @@ import typer
 
 from clipper_agents import exits
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
-from clipper_agents.cli.options import json_or_text, require_extra
+from clipper_agents.cli.options import json_of, json_or_text, require_extra
 from clipper_agents.cli.terminal import say
 from clipper_stream.errors import ClipperError
 
@@ -58,7 +58,7 @@ def predict(
     """
     from clipper_topics.prediction import REFUSALS
 
-    row = _parsed(sys.stdin.read() if input_json == "-" else input_json)
+    row = json_of(sys.stdin.read() if input_json == "-" else input_json, "'[1, 2, 3]' or '\"text\"'")
     options: dict[str, Any] = {"context": context, "deadline_ms": deadline_ms, "models": models, "features": features}
     options["timeout_s"] = timeout_s
 
@@ -120,7 +120,7 @@ def _call(deployment: DeploymentContext, url: str | None, call: Callable[[Any], 
     if url is None:
         from clipper_stream.client.client import Client
 
-        return asyncio.run(through(Client(deployment.kafka, prefix=deployment.prefix, raise_refusals=False)))
+        return asyncio.run(through(Client(deployment.kafka, prefix=deployment.catalogue.prefix, raise_refusals=False)))
     if deployment.bootstrap:
         raise typer.BadParameter("--http asks a gateway, --bootstrap asks Kafka: give one of them")
     require_extra("http", "httpx")
@@ -144,15 +144,6 @@ async def _ack(
             return await acknowledged(deployment.kafka, deployment.catalogue, query_id, send)
     except TimeoutError as error:
         raise ClipperError(f"no router has read the feedback within {wait_s:g} s: does one run?") from error
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{text!r} is no JSON ({error}); write for example '[1, 2, 3]' or '\"text\"'"
-        ) from error
 
 
 def _shown(answer: "Answer") -> str:

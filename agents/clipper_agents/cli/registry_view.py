@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 
 from clipper_agents.cli.terminal import print_fields
+from clipper_agents.control.host_reports import one_line
 from clipper_agents.control.plan import stated
 from clipper_agents.control.state import Manifests
 from clipper_agents.status.texts import numbers_of, when
@@ -40,11 +41,15 @@ def change_row(change: Change) -> dict[str, str]:
     return {
         "revision": str(change.revision),
         "when": when(change.at_ms),
-        "who": change.by,
+        "who": one_line(change.by),
         "what": f"{change.command} {change.model or ''}".strip(),
-        "why": change.why or "-",
-        "numbers": numbers_of(change) or "-",
+        "why": one_line(change.why) or "-",
     }
+
+
+def decision_row(change: Change) -> dict[str, str]:
+    """A change of an application with the evidence of an automatic one."""
+    return change_row(change) | {"numbers": numbers_of(change) or "-"}
 
 
 def print_manifest(manifest: ApplicationManifest | ModelManifest) -> None:

@@ -45,14 +45,10 @@ CHECK = "replay verify"
 TOLD_WITHIN_S = 3.0
 
 
-@replay.command(epilog="Example: clipper-stream replay verify digits")
+@replay.command(epilog="Example: clipper-stream replay verify --json")
 @with_deployment
 def verify(
     deployment: DeploymentContext,
-    application: Annotated[
-        str | None, typer.Argument(metavar="[APPLICATION]", help="Compare its rows alone; absent: all.")
-    ] = None,
-    *,
     as_json: Json = False,
 ) -> None:
     """Fold the whole logs once more and compare with the stored selection table, bit for bit.
@@ -60,23 +56,17 @@ def verify(
     Ends with exit code 0 when they are equal, and with 1 when not; `status` says so then, until all are equal again,
     if this user may write to the topic of hosts. The table may be in use.
     """
-    from clipper_agents.replay.log_ranges import open_logs
     from clipper_agents.replay.verify import verify as verify_table
 
-    async def verified() -> "Verification":
-        catalogue, horizon_s = deployment.catalogue, deployment.settings.router.horizon_s
-        return await verify_table(await open_logs(deployment.kafka, catalogue), catalogue, horizon_s, application)
-
-    found = asyncio.run(verified())
-    if application is None or not found.equal:
-        _tell(deployment, found)
+    horizon_s = deployment.settings.router.horizon_s
+    found = asyncio.run(verify_table(deployment.kafka, deployment.catalogue, horizon_s))
+    _tell(deployment, found)
     print_json(found) if as_json else print_verification(found)
     if not found.equal:
         raise typer.Exit(exits.FAILURE)
 
 
 def _tell(deployment: DeploymentContext, found: "Verification") -> None:
-    """Leave a word for `status`."""
     from clipper_agents.control.host_reports import HostReports
     from clipper_topics.host_report import HostReport
 
@@ -129,21 +119,6 @@ def _totals(row: "ShownRow | None") -> str:
     return f"offset {row.offset}, {row.applied} counted; {sums or 'no totals'}"
 
 
-SHOWN = {
-    "decisions": "decisions",
-    "with_feedback": "with feedback",
-    "without_feedback": "without feedback",
-    "repeated": "repeated predictions",
-    "duplicates": "duplicate feedback",
-    "orphans": "feedback about no decision that was read",
-    "late": "feedback behind the horizon",
-    "invalid": "feedback that cannot be compared, or names another context",
-    "undecodable": "records that cannot be read",
-    "no_audit": "audits that are missing",
-}
-"""What the summary counts, with its words; the names are those in docs/reference/replay-files.md."""
-
-
 @replay.command(epilog="Example: clipper-stream replay export digits --since 2h --out digits.parquet")
 @with_deployment
 def export(
@@ -169,9 +144,9 @@ def export(
         print_json(summary)
         return
     say(f"{out}: {application}, {', '.join(facts.models) or 'no model'}")
-    for name, words in SHOWN.items():
-        if summary[name] or name in ("decisions", "with_feedback", "without_feedback"):
-            say(f"{summary[name]:>12,} {words}")
+    for name, count in facts.counts.items():
+        if count or name in ("decisions", "with_feedback"):
+            say(f"{count:>12,} {name.replace('_', ' ')}")
 
 
 @replay.command(epilog=SCORE_EXAMPLE)
@@ -191,9 +166,6 @@ def score(
     dtype: Dtype = None,
     shape: Shape = None,
     parameters: Parameters = None,
-    processes: Annotated[
-        int, typer.Option(min=0, metavar="N", help="That run the model at the same time; 0: this one.")
-    ] = 1,
     as_json: Json = False,
 ) -> None:
     """Run a model over logged inputs, chunk by chunk; a run that is broken off begins anew.
@@ -204,7 +176,7 @@ def score(
     import msgspec
 
     from clipper_agents.cli.model_target import read_target
-    from clipper_agents.replay.model_runs import score_inputs
+    from clipper_agents.replay.answer_files import score_inputs
 
     if not all(model.partition(":")):
         raise typer.BadParameter(f"--model {model}: write NAME:VERSION, as svm:2")
@@ -217,11 +189,11 @@ def score(
         def told(done: int, of: int) -> None:
             update(completed=done, total=of)
 
-        found = score_inputs(inputs, named, out, files=files, processes=processes, told=told)
+        queries, failed = score_inputs(inputs, named, out, files=files, told=told)
     if as_json:
-        print_json({"file": str(out), "model": model, **found._asdict()})
+        print_json({"file": str(out), "model": model, "queries": queries, "failed": failed})
         return
-    say(f"{out}: {model} to {found.queries:,} queries, {found.failed:,} of them with a row that failed")
+    say(f"{out}: {model} to {queries:,} queries, {failed:,} of them with a row that failed")
 
 
 EVALUATE_EXAMPLE = (

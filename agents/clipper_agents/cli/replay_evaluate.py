@@ -34,7 +34,7 @@ def evaluate(
     ],
     *,
     log: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What `replay export` wrote; absent: read from Kafka.")
+        Path | None, typer.Option(metavar="FILE", help="What `replay export` wrote, without Kafka; absent: read Kafka.")
     ] = None,
     answers: Annotated[
         list[Path] | None,
@@ -44,18 +44,12 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="Of `selection export`: what candidates begin with; absent: nothing."),
     ] = None,
-    estimators: Annotated[
-        list[str] | None, typer.Option("--estimator", metavar="NAME", help="Only these; repeatable.")
-    ] = None,
     confidence: Annotated[float, typer.Option(metavar="RATIO", help="Of every interval.")] = 0.95,
     courses: Annotated[int, typer.Option(min=1, metavar="N", help="Ways of a learning candidate through the log.")] = 3,
     seed: Annotated[int, typer.Option(metavar="N", help="Of everything that is drawn.")] = 0,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with plots, .html.")] = None,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the evaluation as JSON, too.")] = None,
     as_json: Json = False,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Do not ask Kafka for the application's manifest; with --log.")
-    ] = False,
     since: Since = None,
     until: Until = None,
     horizon: Horizon = None,
@@ -69,23 +63,18 @@ def evaluate(
 
     from clipper_agents.cli.evaluation_view import show_evaluation
     from clipper_agents.replay.evaluate import LogFile, evaluate_file
-    from clipper_stream.evaluation.estimators.registry import ESTIMATORS
     from clipper_stream.evaluation.question import Question
 
-    if offline and log is None:
-        raise typer.BadParameter("--offline: give the decisions with --log")
     if log is not None and (since or until or horizon):
         raise typer.BadParameter("--log is read whole: export a shorter span instead of --since, --until, --horizon")
-    names = tuple(estimators or ESTIMATORS)
-    question = Question(confidence=confidence, courses=courses, seed=seed, estimators=names)
+    question = Question(confidence=confidence, courses=courses, seed=seed)
     span = span_from(since, until, horizon, deployment.settings.router.horizon_s)
     with _decisions(deployment, application, log, span) as path, progress(f"evaluating {application}"):
         opened = LogFile.opened(path, answers or ())
         if application != opened.facts.application:
             other = f"the file holds decisions of {opened.facts.application}, not of {application}"
             raise typer.BadParameter(f"{other}: give another file, or name")
-        manifest = None if offline else deployment.control_state().manifests.applications.get(application)
-        found = evaluate_file(opened, candidates, question, manifest, state)
+        found = evaluate_file(opened, candidates, question, state)
     if report is not None:
         from clipper_stream.evaluation.report import write_page
 

@@ -68,7 +68,7 @@ def nightly(
             try:
                 logged = read_decisions(deployment, name, span, path).models
                 texts = [*candidates_of(manifest, logged), *frozen, *(candidates or ())]
-                found = evaluate_file(LogFile.opened(path), texts, question, manifest, state)
+                found = evaluate_file(LogFile.opened(path), texts, question, state)
             except InvalidSetting as error:
                 said[name] = f"nothing is known: {error}"
                 continue

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import signal
 import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -50,7 +49,7 @@ def produce(
         raise typer.BadParameter("nan is no number of times", param_hint="--speed")
     kafka = deployment.kafka
     plan = RerunPlan(
-        source=RerunEndpoint(kafka=kafka, prefix=deployment.prefix),
+        source=RerunEndpoint(kafka=kafka, prefix=deployment.catalogue.prefix),
         target=RerunEndpoint(kafka=replace(kafka, bootstrap=bootstrap_to or kafka.bootstrap), prefix=to),
         span=span_from(since, until),
         applications=tuple(application or ()),
@@ -74,15 +73,8 @@ def _run(plan: "RerunPlan", summary: "RerunSummary") -> None:
     from clipper_agents.replay.rerun import rerun
 
     async def run() -> None:
-        loop, stop = asyncio.get_running_loop(), asyncio.Event()
-
-        def end(number: int) -> None:
-            """End with the next acknowledgements; a second signal has its usual effect, since Kafka may be away."""
-            stop.set()
-            loop.remove_signal_handler(number)
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, end, number)
+        stop = asyncio.Event()
+        exits.end_on_signals(stop.set, lambda: "brokers acknowledge what was sent, if one answers")
         with progress("sending") as update:
 
             def show(total: int) -> None:
@@ -95,10 +87,7 @@ def _run(plan: "RerunPlan", summary: "RerunSummary") -> None:
 
 
 def _show(summary: "RerunSummary", *, as_json: bool) -> None:
-    if as_json:
-        print_json(summary)
-    else:
-        say(*lines_of(summary))
+    print_json(summary) if as_json else say(*lines_of(summary))
 
 
 def lines_of(summary: "RerunSummary") -> list[str]:
@@ -114,7 +103,7 @@ def lines_of(summary: "RerunSummary") -> list[str]:
     if summary.failed:
         lines.append(f"failed    {summary.failed} were not taken, first: {summary.first_failure}")
     if not summary.complete:
-        upto = f", after what was logged up to {when(summary.last_ms)} UTC" if sent else ""
+        upto = f", after what was logged up to {when(summary.last_ms)}" if sent else ""
         lines.append(f"interrupted before the end of the range{upto}")
     return lines
 

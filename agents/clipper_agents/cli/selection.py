@@ -83,7 +83,7 @@ def restore_selection(
     if plan.restore.before is None:
         say("this cannot be undone by --undo, the rows now are too many: keep them by `selection export`", stderr=True)
     if not yes:
-        typer.confirm(f"Set {application} of {deployment.prefix} back?", abort=True, err=True)
+        typer.confirm(f"Set {application} of {deployment.catalogue.prefix} back?", abort=True, err=True)
     asyncio.run(carry_out(deployment.kafka, deployment.catalogue, plan))
     say(plan.restore_id)
 

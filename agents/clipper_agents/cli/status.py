@@ -11,7 +11,7 @@ import typer
 from clipper_agents import exits
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
 from clipper_agents.cli.options import Json
-from clipper_agents.cli.terminal import console, print_json
+from clipper_agents.cli.terminal import console, print_json, say
 
 if TYPE_CHECKING:
     from clipper_agents.status.model import Status
@@ -49,13 +49,15 @@ def status(
             async for one in found:
                 if not as_json:
                     console().clear()  # of a terminal
-                show_status(one, application, most_lag, as_json=as_json)
+                show_status(one, application, most_lag, as_json=as_json, is_watched=True)
 
     asyncio.run(follow())
 
 
-def show_status(found: "Status", application: str | None, most_lag: int, *, as_json: bool) -> list[str]:
-    """Print a deployment, or one application of it, and return what is wrong."""
+def show_status(
+    found: "Status", application: str | None, most_lag: int, *, as_json: bool, is_watched: bool = False
+) -> list[str]:
+    """Print a deployment, or one application alone, and return what is wrong; say what a terminal cannot show."""
     import msgspec
 
     from clipper_agents.cli.status_view import page
@@ -70,6 +72,10 @@ def show_status(found: "Status", application: str | None, most_lag: int, *, as_j
     reasons += map(str, problems_of(found, most_lag))
     if as_json:
         print_json(msgspec.to_builtins(found) | {"reasons": reasons})
-    else:
-        console().print(page(found, reasons), crop=False)
+        return reasons
+    screen, shown = console(), page(found if application is None else replace(found, cluster=None, models={}), reasons)
+    screen.print(shown, crop=False)
+    above = len(screen.render_lines(shown, pad=False)) + 1 - screen.height if is_watched and screen.is_terminal else 0
+    if above > 0:
+        say(f"{above + 1} lines above do not fit into this terminal: --application NAME shows one application alone")
     return reasons

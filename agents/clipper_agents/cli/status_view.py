@@ -5,30 +5,32 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType, group
 from rich.text import Text
 
+from clipper_agents.cli.registry_view import change_row
 from clipper_agents.cli.terminal import TextTable
-from clipper_agents.status.deployment_view import drift_described, one_line
+from clipper_agents.status.deployment_view import drift_described
 from clipper_agents.status.model import (
     ApplicationStatus,
     ClusterStatus,
     GroupStatus,
     Status,
-    TopicStatus,
     VersionStatus,
 )
-from clipper_agents.status.texts import instant, span
+from clipper_agents.status.texts import UNKNOWN, figure, span, when
 from clipper_stream.selection.confidence import ExpectedLoss
 
 STAGE_STYLE = {"live": "green", "canary": "yellow", "shadow": "cyan", "retired": "dim"}
-HEADINGS = ("version", "stage", "weight", "share", "loss to date, 95 %", "hosts", "batch", "p50 ms", "p99 ms", "lag")
-UNKNOWN = "-"
-_RIGHT = {"weight", "share", "batch", "p50 ms", "p99 ms", "lag"}
+COUNTS = ("batch limit", "p50 ms", "p99 ms", "lag")
+HEADINGS = ("version", "stage", "weight", "share", "loss to date, 95 %", "hosts", *COUNTS)
+_percent, _count = figure(".0f", " %", per=0.01, below=1, small=".1f"), figure(".0f")
+_ms = figure(".0f", below=10, small=".1f")
+_RIGHT = {"weight", "share", *COUNTS}
 
 
 # --- the page -------------------------------------------------------------------------------------------------------
 @group()
 def page(status: Status, reasons: Sequence[str]) -> Iterator[RenderableType]:
     """Yield brokers, topics and groups, applications, dead letters, and a line for each thing that is wrong."""
-    yield Text(f"{status.prefix} at {instant(status.at_s)}")
+    yield Text(f"{status.prefix} at {when(round(1000 * status.at_s))}")
     if status.cluster is not None:
         yield from _cluster_tables(status.cluster)
     for name, application in status.applications.items():
@@ -36,8 +38,9 @@ def page(status: Status, reasons: Sequence[str]) -> Iterator[RenderableType]:
     named = {version.model for each in status.applications.values() for version in each.versions}
     if others := [ref for ref, one in status.models.items() if ref not in named and not one.retired]:
         yield Text(f"models of no application: {', '.join(others)}")
-    dead_letters = 0 if status.cluster is None else status.cluster.dead_letters
-    yield Text(f"dead letters within the last hour: {dead_letters}", "yellow" if dead_letters else "")
+    if status.cluster is not None:
+        dead_letters = status.cluster.dead_letters
+        yield Text(f"dead letters within the last hour: {dead_letters}", "yellow" if dead_letters else "")
     for reason in reasons:
         yield Text(f"wrong: {reason}", "red", no_wrap=True, overflow="ignore")
     if not reasons:
@@ -46,8 +49,11 @@ def page(status: Status, reasons: Sequence[str]) -> Iterator[RenderableType]:
 
 def _cluster_tables(cluster: ClusterStatus) -> Iterator[RenderableType]:
     brokers = [(str(one.node_id), one.address, "yes" if one.reachable else "no") for one in cluster.brokers]
-    topics = [row for one in cluster.topics for row in _topic_row(one)]
-    if fine := [one for one in cluster.topics if not (one.leaderless or one.under_replicated)]:
+    troubled = [one for one in cluster.topics if one.leaderless or one.under_replicated]
+    topics = [
+        (one.name, str(one.partitions), _listed(one.leaderless), _listed(one.under_replicated)) for one in troubled
+    ]
+    if fine := [one for one in cluster.topics if one not in troubled]:
         topics.append((f"{len(fine)} without trouble", str(sum(one.partitions for one in fine)), "", ""))
     groups = [row for one in cluster.groups for row in _group_rows(one)]
     for columns, rows in (
@@ -58,13 +64,6 @@ def _cluster_tables(cluster: ClusterStatus) -> Iterator[RenderableType]:
         yield TextTable(columns.split(), rows)
 
 
-def _topic_row(topic: TopicStatus) -> Iterator[tuple[str, ...]]:
-    """Yield a row when the topic has a problem."""
-    if topic.leaderless or topic.under_replicated:
-        lists = (",".join(map(str, partitions)) for partitions in (topic.leaderless, topic.under_replicated))
-        yield (topic.name, str(topic.partitions), *lists)
-
-
 def _group_rows(status: GroupStatus) -> Iterator[tuple[str, ...]]:
     lag = str(sum(status.lag.values()))
     if not status.members:
@@ -72,7 +71,11 @@ def _group_rows(status: GroupStatus) -> Iterator[tuple[str, ...]]:
     for number, member in enumerate(status.members):
         head = ("", "") if number else (status.group, status.state)
         reads = sorted({one for topic in status.inputs for one in member.partitions.get(topic, ())})
-        yield *head, member.instance, member.host, ",".join(map(str, reads)), "" if number else lag
+        yield *head, member.instance, member.host, _listed(reads), "" if number else lag
+
+
+def _listed(partitions: Sequence[int]) -> str:
+    return ",".join(map(str, partitions))
 
 
 # --- an application -------------------------------------------------------------------------------------------------
@@ -80,7 +83,7 @@ def application_parts(name: str, status: ApplicationStatus) -> Iterator[Renderab
     """Return the tables and lines that show one application, with its last changes."""
     objective = "no objective" if status.objective_ms is None else f"objective {status.objective_ms} ms"
     yield Text(f"application {name}: {status.policy}, {objective}, revision {status.revision}", style="bold")
-    yield Text("\n".join([flow_line(status), *stage_lines(status)]))
+    yield Text("\n".join(flow_lines(status)))
     yield TextTable(HEADINGS, [[*_cells(version)] for version in status.versions], _RIGHT)
     for version in status.versions:
         for instance, reason in version.declared.failed.items() if version.declared else ():
@@ -91,35 +94,20 @@ def application_parts(name: str, status: ApplicationStatus) -> Iterator[Renderab
     for version in status.versions:
         if version.drift is not None:
             yield Text(drift_described(version.drift), style="yellow")
-    if status.changes:
-        headings = ("revision", "changed at", "by", "what", "why")
-        rows = [
-            (
-                str(one.revision),
-                instant(one.at_ms / 1000),
-                one_line(one.by),
-                f"{one.command} {one.model or ''}".strip(),
-                one_line(one.why),
-            )
-            for one in status.changes
-        ]
-        yield TextTable(headings, rows)
+    if changes := [change_row(one) for one in status.changes]:
+        yield TextTable([*changes[0]], [row.values() for row in changes])
 
 
-def flow_line(status: ApplicationStatus) -> str:
-    """Throughput, latency and defaults in a line."""
+def flow_lines(status: ApplicationStatus) -> Iterator[str]:
+    """Throughput, latency and defaults in a line, and where the latency comes from."""
     parts = [f"{status.queries_per_s:.1f} queries/s", f"{status.feedback_per_s:.1f} feedback/s"]
     if status.latency is not None:
         parts += [f"p50 {_ms(status.latency.p50_ms)} ms", f"p99 {_ms(status.latency.p99_ms)} ms"]
     defaults = ", ".join(f"{reason} {count}" for reason, count in status.defaults.items())
     parts.append(f"defaults: {defaults}" if defaults else "no defaults")
-    return f"last {status.window_s} s: {'; '.join(parts)}"
-
-
-def stage_lines(status: ApplicationStatus) -> list[str]:
-    """Where the latency comes from, in a line; none without answers."""
-    ends = (f"{name} {_ms(one.p50_ms)}, {_ms(one.p99_ms)}" for name, one in status.stages.items())
-    return [f"p50, p99 ms by stage: {'; '.join(ends)}"] if status.stages else []
+    yield f"last {status.window_s} s: {'; '.join(parts)}"
+    if ends := [f"{name} {_ms(one.p50_ms)}, {_ms(one.p99_ms)}" for name, one in status.stages.items()]:
+        yield f"p50, p99 ms by stage: {'; '.join(ends)}"
 
 
 def expected_line(model: str, found: ExpectedLoss) -> str:
@@ -173,31 +161,5 @@ def _hosts(version: VersionStatus) -> str:
     if version.stage == "retired":
         return UNKNOWN
     if model.colocated:
-        return "routers"
+        return "router"
     return f"{'?' if model.hosts is None else model.hosts}/{model.replicas}"
-
-
-def _percent(share: float | None) -> str:
-    """A share as a percentage, two digits of small ones.
-
-    >>> _percent(0.714), _percent(0.004), _percent(None)
-    ('71 %', '0.4 %', '-')
-    """
-    if share is None:
-        return UNKNOWN
-    return f"{100 * share:.1f} %" if 0.0 < share < 0.01 else f"{100 * share:.0f} %"  # noqa: PLR2004 (a percent)
-
-
-def _count(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.0f}"
-
-
-def _ms(value: float | None) -> str:
-    """Milliseconds, with a digit behind the point where there is one before it; a dash of none.
-
-    >>> _ms(3.14159), _ms(41.7), _ms(None)
-    ('3.1', '42', '-')
-    """
-    if value is None:
-        return UNKNOWN
-    return f"{value:.1f}" if value < 10 else f"{value:.0f}"  # noqa: PLR2004 (two digits)

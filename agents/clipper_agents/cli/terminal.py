@@ -30,7 +30,7 @@ def say(*lines: str, stderr: bool = False) -> None:
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table without lines; where it is too wide, the widest columns are folded, and never their headings.
+    """A table without lines; where it is too wide, headings are folded at their blanks, then the widest columns.
 
     A page of `status` has a table an application, and rich's own takes six times as long.
     """
@@ -51,21 +51,25 @@ class TextTable:
                 for cell, width in zip(row, widths, strict=False)
             ]
             for parts in zip_longest(*cells, fillvalue=Text()):
-                line = Text()
+                line = Text(no_wrap=True)
                 for name, part, width in zip(self.headings, parts, widths, strict=False):
                     blanks = " " * (width - part.cell_len)
-                    line.append_text(Text(blanks) + part if name in self.right else part + Text(blanks)).append(gap)
+                    before, after = (blanks, gap) if name in self.right else ("", blanks + gap)
+                    line.append(before).append_text(part).append(after)
                 line.rstrip()
                 yield line
 
     def _layout(self, rows: "list[list[Text]]", room: int) -> tuple[str, list[int]]:
         """What is between columns, and their widths; those too wide together are narrowed, the widest first."""
-        least = [*map(len, self.headings)]
-        found = [max(low, *(row[at].cell_len for row in rows if at < len(row)), 0) for at, low in enumerate(least)]
-        gap = 2 if sum(least) + 2 * (len(least) - 1) <= room else 1
-        while sum(found) + gap * (len(found) - 1) > room and found != least:
-            wide = [at for at, low in enumerate(least) if found[at] > low]
-            found[max(wide, key=found.__getitem__)] -= 1
+        least = [max(map(len, name.split()), default=0) for name in self.headings]
+        cells = [max(low, *(row[at].cell_len for row in rows if at < len(row)), 0) for at, low in enumerate(least)]
+        found = [max(len(name), width) for name, width in zip(self.headings, cells, strict=True)]
+        whole = cells if sum(cells) + len(cells) - 1 <= room else least
+        gap = 2 if sum(whole) + 2 * (len(whole) - 1) <= room else 1
+        for narrowest in (cells, least):
+            while sum(found) + gap * (len(found) - 1) > room and found != narrowest:
+                wide = [at for at, low in enumerate(narrowest) if found[at] > low]
+                found[max(wide, key=found.__getitem__)] -= 1
         return " " * gap, found
 
 
@@ -102,7 +106,8 @@ def console(columns: int = PIPE_COLUMNS, *, stderr: bool = False) -> "Console":
     class PlainConsole(Console):
         def render(self, renderable: "RenderableType", options: "ConsoleOptions | None" = None) -> "Iterator[Segment]":
             for one in super().render(renderable, options):
-                yield one if one.control else one._replace(text="\n".join(map(plain, one.text.split("\n"))))
+                ready = one.control or one.text.isprintable()
+                yield one if ready else one._replace(text="\n".join(map(plain, one.text.split("\n"))))
 
     settings: dict[str, Any] = {"stderr": stderr, "highlight": False, "markup": False, "emoji": False}
     found = PlainConsole(**settings)

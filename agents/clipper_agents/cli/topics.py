@@ -27,7 +27,7 @@ def list_topics(deployment: DeploymentContext) -> None:
     """Print the name and the partitions of each topic of the deployment."""
     from clipper_agents.kafka.topics import existing_topics
 
-    counts = asyncio.run(existing_topics(deployment.kafka, deployment.prefix))
+    counts = asyncio.run(existing_topics(deployment.kafka, deployment.catalogue.prefix))
     for name, partitions in sorted(counts.items()):
         say(f"{name} {partitions}")
 
@@ -48,6 +48,6 @@ def renew(deployment: DeploymentContext, yes: Yes = False) -> None:
         return
     say(f"made anew by somebody: {', '.join(replaced)}", stderr=True)
     if not yes:
-        typer.confirm(f"Delete all that the other logs of {deployment.prefix} hold, and what was learned?", abort=True)
+        typer.confirm(f"Delete the other logs of {deployment.catalogue.prefix}, and what was learned?", abort=True)
     for name in asyncio.run(renew_logs(*target, replaced, deployment.settings.kafka.replication)):
         say(f"renewed {name}")

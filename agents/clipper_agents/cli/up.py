@@ -2,20 +2,23 @@
 
 import asyncio
 import os
-import signal
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clipper_agents import exits
 from clipper_agents.cli.deployment import DEFAULT_CONFIG, DeploymentContext, with_deployment, with_logs
 from clipper_agents.cli.options import Dtype, Shape, shape_of
 from clipper_agents.cli.terminal import say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from clipper_agents.observability.logging import LogOptions
     from clipper_agents.settings import Settings
+    from clipper_agents.settings.sections import KafkaSection
     from clipper_agents.supervisor.deployment import Deployment
 
 Apply = Annotated[bool, typer.Option("--apply", help="Publish the configuration also over what is live.")]
@@ -44,9 +47,11 @@ def up(
     without the fields of what there is not. Logs go to standard error.
     Every model is loaded on this machine first: nothing starts, and nothing is published, unless all of them load.
     Publishes what the configuration adds; what differs from it is live and stays, and the difference is logged.
-    The end waits for what is open; a second Ctrl-C does not.
+    The end waits for what is open, and says for how long at most; a second Ctrl-C does not. Of two in one folder the
+    second is refused, unless it has another kafka.prefix.
     """
     from clipper_agents.cli.model_target import check_loads_here
+    from clipper_agents.settings.local_deployment import recorded
     from clipper_agents.supervisor.deployment import Deployment
 
     logs.configure(os.environ)
@@ -54,9 +59,10 @@ def up(
     settings = replace(deployment, config=config, starts_kafka=True).settings
     if model is not None:
         settings = _with_model_alone(settings, model, {"dtype": dtype, "shape": shape_of(shape)})
-    if not unchecked:
-        check_loads_here(settings.models, settings.files)
-    asyncio.run(serve(Deployment(settings, overwrite=apply, logs=logs)))
+    with recorded(settings.kafka.prefix) as tell:
+        if not unchecked:
+            check_loads_here(settings.models, settings.files)
+        asyncio.run(serve(Deployment(settings, overwrite=apply, logs=logs), tell))
 
 
 def _with_model_alone(settings: "Settings", target: str, row: dict[str, Any]) -> "Settings":
@@ -70,29 +76,24 @@ def _with_model_alone(settings: "Settings", target: str, row: dict[str, Any]) ->
     return msgspec.structs.replace(settings, models=[model], applications=[alone(model)])
 
 
-async def serve(deployment: "Deployment") -> None:
-    """Start it, say when it serves, and end it at the first SIGINT or SIGTERM; at a second one kill what is left."""
-    from clipper_agents.settings.local_deployment import recorded
-
+async def serve(deployment: "Deployment", tell: "Callable[[KafkaSection], None]" = lambda _: None) -> None:
+    """Start it, say and `tell` when it serves, and end it at a signal; at a second Ctrl-C kill what is left."""
     ending, starting = asyncio.Event(), asyncio.create_task(deployment.start())
 
     def end() -> None:
-        if ending.is_set():
-            deployment.supervisor.kill()
-        else:
+        if not ending.is_set():
             starting.cancel()
         ending.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, end)
+    exits.end_on_signals(end, deployment.waits_for, deployment.supervisor.kill)
     try:
         with suppress(asyncio.CancelledError):
             await starting
         if not ending.is_set():
-            with recorded(deployment.settings.kafka):
-                urls = {"gateway": deployment.url("http"), "console": deployment.url("console")}
-                fields = "".join(f" {name}={url}" for name, url in urls.items() if url)
-                say(f"ready bootstrap={deployment.connection.bootstrap}{fields}")
-                await ending.wait()
+            tell(deployment.settings.kafka)
+            urls = {"gateway": deployment.url("http"), "console": deployment.url("console")}
+            fields = "".join(f" {name}={url}" for name, url in urls.items() if url)
+            say(f"ready bootstrap={deployment.connection.bootstrap}{fields}")
+            await ending.wait()
     finally:
         await deployment.stop()

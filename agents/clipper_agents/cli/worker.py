@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,13 +44,11 @@ def router(
     """Run a router: it reads queries, chooses models, answers and learns."""
     from clipper_agents.observability.metrics import RouterMetrics
 
-    metrics = RouterMetrics()
-    port = _start(deployment, deployment.settings.router, metrics, logs, ends_with_stdin)
-    if port is not None:
+    section, metrics = deployment.settings.router, RouterMetrics()
+    if (port := _start(deployment, section, metrics, logs, ends_with_stdin)) is not None:
         from clipper_agents.router.app import run
 
-        settings = deployment.settings
-        run(settings.worker(settings.router, instance, deployment.kafka), metrics, port)
+        run(deployment.settings.worker(section, instance, deployment.kafka), metrics, port)
 
 
 @worker.command(epilog="Example: clipper-stream worker host svm:2 --instance svm-a --config clipper.toml")
@@ -65,28 +64,33 @@ def host(
     """Run a host of one model version: of the configuration if it has one, else as published by `apply`."""
     from clipper_agents.observability.metrics import ProcessMetrics
 
-    metrics = ProcessMetrics("host")
-    port = _start(deployment, deployment.settings.host, metrics, logs, ends_with_stdin)
-    if port is not None:
-        settings = deployment.settings
-        declared = {each.ref: each for each in settings.models}
+    section, metrics = deployment.settings.host, ProcessMetrics("host")
+    if (port := _start(deployment, section, metrics, logs, ends_with_stdin)) is not None:
+        declared = {each.ref: each for each in deployment.settings.models}
         manifest = declared.get(model) or _published(deployment, model)
         from clipper_agents.host.app import run
 
-        run(settings.worker(settings.host, instance, deployment.kafka), manifest, metrics, port)
+        run(deployment.settings.worker(section, instance, deployment.kafka), manifest, metrics, port)
 
 
 @worker.command(epilog="Example: clipper-stream worker hosts --config clipper.toml")
 @with_deployment
 @with_logs
-def hosts(deployment: DeploymentContext, logs: "LogOptions") -> None:
-    """Run the hosts of every version that is deployed, now and later; one such process a deployment."""
+def hosts(
+    deployment: DeploymentContext,
+    logs: "LogOptions",
+    instance: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Name of this machine, the same at each start; absent: its host name."),
+    ] = None,
+) -> None:
+    """Run hosts of every version that is deployed, now and later, together with all machines that do so."""
     from clipper_agents.cli.up import serve
     from clipper_agents.supervisor.deployment import Deployment
 
     _prepare(logs)
     deployment.settings.connection(os.environ)  # without an address it would start a Kafka of its own
-    asyncio.run(serve(Deployment(deployment.settings, hosts_only=True, logs=logs)))
+    asyncio.run(serve(Deployment(deployment.settings, machine=instance or socket.gethostname(), logs=logs)))
 
 
 @worker.command(epilog="Example: clipper-stream worker steward --instance steward --config clipper.toml")
@@ -101,13 +105,11 @@ def steward(
     """Run the steward: it compares versions by their feedback, and steps up, promotes, aborts and retires them."""
     from clipper_agents.observability.metrics import StewardMetrics
 
-    metrics = StewardMetrics()
-    port = _start(deployment, deployment.settings.steward, metrics, logs, ends_with_stdin)
-    if port is not None:
+    section, metrics = deployment.settings.steward, StewardMetrics()
+    if (port := _start(deployment, section, metrics, logs, ends_with_stdin)) is not None:
         from clipper_agents.rollout.worker import run
 
-        settings = deployment.settings
-        run(settings.worker(settings.steward, instance, deployment.kafka), metrics, port)
+        run(deployment.settings.worker(section, instance, deployment.kafka), metrics, port)
 
 
 def _start(
@@ -117,7 +119,6 @@ def _start(
     logs: "LogOptions",
     ends_with_stdin: bool,
 ) -> int | None:
-    """Prepare the process, and return the port of its probes; None when it was told to end before Kafka answered."""
     from clipper_agents.kafka.startup_check import wait_for_access
     from clipper_agents.observability.probes import ProbeServer
     from clipper_agents.supervisor.process import end_with_stdin
@@ -145,7 +146,5 @@ def _published(deployment: DeploymentContext, ref: str) -> "ModelManifest":
 
     found = deployment.control_state().manifests.models
     if ref not in found:
-        raise UnknownName(
-            f"model {ref!r} is neither configured nor published; published: {', '.join(sorted(found)) or 'none'}"
-        )
+        raise UnknownName(f"model {ref!r} is neither configured nor published: {', '.join(sorted(found)) or 'none'} is")
     return found[ref]

@@ -1,7 +1,6 @@
 """Publishes the manifests of a configuration: those that changed, with the next revision."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import msgspec
@@ -17,7 +16,7 @@ from clipper_topics.connection import KafkaConnection
 from clipper_topics.control_keys import application_key, model_key
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 
-KEPT = "what is live differs from the configuration and stays: `apply` publishes the latter, `export` writes the former"
+KEPT = "what is live differs from the configuration and stays: `apply`, or `up --apply`, publishes the configuration"
 
 
 def with_digests(
@@ -40,19 +39,6 @@ def _with_digest(model: ModelManifest, published: ModelManifest | None) -> Model
         raise InvalidSetting(f"{what}: state the digest in its manifest, `sha256sum FILE` prints it") from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AppliedConfiguration:
-    """What the control topic said, what was written, and what of the configuration is not in force.
-
-    Attributes:
-        kept: What publishing the rest of the configuration would change; empty when all of it is in force.
-    """
-
-    found: ControlState
-    written: Plan
-    kept: Plan
-
-
 async def apply_manifests(
     connection: KafkaConnection,
     catalogue: Catalogue,
@@ -61,10 +47,11 @@ async def apply_manifests(
     signature: Signature | None = None,
     *,
     overwrite: bool = True,
-) -> AppliedConfiguration:
+) -> tuple[ControlState, Plan, Plan]:
     """Publish the manifests that differ from those on the control topic; errors as of `change_control`.
 
-    Without `overwrite` only manifests that the topic never knew are published.
+    Without `overwrite` only manifests that the topic never knew are published. Returned is what the topic said, what
+    was written, and what publishing the rest would change.
     """
     found, kept = ControlState(), Plan()
 
@@ -77,7 +64,7 @@ async def apply_manifests(
         return new
 
     written = await change_control(connection, catalogue, decide, signature)
-    return AppliedConfiguration(found=found, written=written, kept=kept)
+    return found, written, kept
 
 
 def split_known(plan: Plan, state: ControlState) -> tuple[Plan, Plan]:

@@ -50,7 +50,6 @@ def is_committed(signed: Plan, state: ControlState) -> bool:
 
 
 def _is_recorded(change: Change, state: ControlState) -> bool:
-    """Return whether this change, and no other one of its revision, is on the control topic."""
     found = state.changes.get(change.application, {}).get(change.revision)
     own = ("at_ms", "by", "why", "command", "model", "after")
     return found is not None and all(getattr(found, name) == getattr(change, name) for name in own)

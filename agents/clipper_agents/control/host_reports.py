@@ -2,32 +2,33 @@
 
 import socket
 import time
-from textwrap import shorten
 
 from clipper_agents.control.newest_records import NewestRecords
 from clipper_topics import codec
 from clipper_topics.host_report import HostReport, report_key
 
-REASON_CHARACTERS = 500
+LONGEST_TEXT = 500
+"""Characters of what somebody says of himself, or gave as a reason."""
 ANYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 (what it listens on, and no address to ask at)
 
 
-def one_line(reason: object) -> str:
-    """Return a reason as a report has it: one line of limited length.
+def one_line(text: object) -> str:
+    r"""Somebody else's text as a report, or a terminal, may have it: printable, in one line, not too long.
 
-    >>> one_line("no such file:" + chr(10) + "  model.skops")
-    'no such file: model.skops'
+    >>> one_line("bad\x1b[2J\n model")
+    'bad [2J model'
     """
-    return shorten(str(reason), REASON_CHARACTERS, placeholder="...") or "no reason was given"
+    plain = " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
+    return plain if len(plain) <= LONGEST_TEXT else f"{plain[: LONGEST_TEXT - 3]}..."
 
 
-def address_of(listens_on: str, port: int) -> str:
-    """Where others find what listens on this address: at the name of this machine, if it listens on all addresses.
+def address_of(listens_on: str, port: int, here: str | None = None) -> str:
+    """Where others find what listens on this address: if on all addresses, `here`, or at the name of this machine.
 
     >>> address_of("127.0.0.1", 9100), address_of("::1", 9100)
     ('127.0.0.1:9100', '[::1]:9100')
     """
-    host = socket.gethostname() if listens_on in ANYWHERE else listens_on
+    host = (here or socket.gethostname()) if listens_on in ANYWHERE else listens_on
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -35,11 +36,9 @@ class HostReports(NewestRecords):
     """Writes reports: of a host only the newest."""
 
     def put(self, report: HostReport) -> None:
-        """Write the report as soon as a broker accepts it."""
         if not report.at_ms:
             report.at_ms = int(time.time() * 1000)
         self.write(report_key(report.model, report.instance), codec.host_reports.encode(report))
 
     def withdraw(self, model: str, instance: str) -> None:
-        """Remove the report of a host that has left."""
         self.write(report_key(model, instance), None)

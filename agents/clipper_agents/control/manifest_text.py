@@ -1,12 +1,13 @@
 """Manifests as text: the difference of two, a line a field, and the registry as a file that `apply` takes back."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import tomli_w
 
 from clipper_agents.control.errors import RefusedChange
+from clipper_agents.control.host_reports import one_line
 from clipper_agents.control.plan import Plan, stated
 from clipper_agents.control.rollback import RolledBack
 from clipper_agents.control.state import ControlState, Manifests
@@ -34,13 +35,13 @@ def plan_lines(state: ControlState, plan: Plan) -> Iterator[str]:
 
 
 def change_text(change: Change) -> str:
-    """Return a change in a line.
+    """Return a change in one line: what, of whom, by whom and why.
 
     >>> change_text(Change(application="a", revision=5, command="retire", model="m:1", at_ms=0, by="ada", why="late"))
-    'revision 5, retire m:1 by ada (late)'
+    'a revision 5: retire m:1 by ada: late'
     """
-    model, why = f" {change.model}" if change.model else "", f" ({change.why})" if change.why else ""
-    return f"revision {change.revision}, {change.command}{model} by {change.by}{why}"
+    model, why = f" {change.model}" if change.model else "", f": {one_line(change.why)}" if change.why else ""
+    return f"{change.application} revision {change.revision}: {change.command}{model} by {one_line(change.by)}{why}"
 
 
 def manifest_lines(title: str, before: Manifest | None, after: Manifest | None) -> Iterator[str]:
@@ -62,7 +63,6 @@ def manifest_lines(title: str, before: Manifest | None, after: Manifest | None) 
 
 
 def _fields(manifest: Manifest) -> dict[str, Any]:
-    """Return every field as a plain value, those with their default too."""
     return {
         field.name: msgspec.to_builtins(getattr(manifest, field.name)) for field in msgspec.structs.fields(manifest)
     }
@@ -85,16 +85,12 @@ def written_lines(written: Plan) -> list[str]:
     return [*lines, *(f"model {ref} withdrawn" for ref in written.withdrawn)]
 
 
-def undone_lines(undone: Iterable[Change]) -> list[str]:
-    """Return a line for each change that a rollback undoes."""
-    return [f"undone: {change_text(each)}" for each in undone]
-
-
 def rollback_lines(done: RolledBack) -> list[str]:
     """Return what a rollback undid and wrote, and what became of the selection state."""
     if not done.written:
         return ["nothing changed"]
-    return [*undone_lines(done.undone), *written_lines(done.written), f"selection state {done.selection_state}"]
+    undone = (f"undone: {change_text(each)}" for each in done.undone)
+    return [*undone, *written_lines(done.written), f"selection state {done.selection_state}"]
 
 
 # --- the whole registry -------------------------------------------------------------------------------------------
@@ -115,7 +111,6 @@ def as_toml(published: Manifests) -> str:
 
 
 def _table(kind: str, content: dict[str, Any]) -> str:
-    """Return one table of an array in its long form; tomli_w would write short tables inline."""
     return "[" + tomli_w.dumps({kind: content}).replace("]\n", "]]\n", 1)
 
 

@@ -92,7 +92,6 @@ class ReadyHosts:
         return self._once | self._serving.keys() != before
 
     def is_ready(self, ref: str) -> bool:
-        """Return whether the version may be asked."""
         return ref in self._once or ref in self._serving
 
     def forget(self, ref: str) -> None:
@@ -100,7 +99,6 @@ class ReadyHosts:
         self._once.discard(ref)
 
     def hosts(self, ref: str) -> int:
-        """Return how many hosts of the version report that they are ready."""
         return self._serving[ref]
 
 

@@ -46,7 +46,6 @@ def plan_rollback(
 
 
 def _manifest_at(history: Mapping[int, Change], application: str, revision: int) -> ApplicationManifest | None:
-    """Return the manifest of a revision; None when that revision deleted the application."""
     if revision in history:
         return history[revision].after
     for change in history.values():

@@ -95,12 +95,10 @@ async def read_rows(connection: KafkaConnection, catalogue: Catalogue, applicati
 
 # --- as a file keeps them -------------------------------------------------------------------------------------------
 class SavedState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The rows of an application in a file."""
+    """The rows of an application in a file, but for empty ones."""
 
     application: str
-    """The application."""
     rows: list[SavedRow]
-    """Every row that is not empty."""
     policy: str | None = None
     """Of `replay learn`: the policy that learned them."""
 

@@ -8,7 +8,7 @@ Rules of this file:
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -64,12 +64,10 @@ class RefusedRecord:
 
     @property
     def details(self) -> dict[str, object]:
-        """Return the fields of a log line."""
         return {"key": self.key, "offset": self.offset, "reason": self.reason}
 
     @property
     def advice(self) -> str:
-        """Return the reason, and what helps."""
         return f"{self.reason}: publish it again, or write an empty value under its key"
 
 
@@ -118,7 +116,6 @@ class ControlState:
 
     # --- records ----------------------------------------------------------------------------------------------------
     def take(self, records: Iterable[ConsumerRecord[Any, Any]]) -> list[Taken]:
-        """Take in records of the control topic, and return the content of each."""
         return [self.apply(one.key, one.value, one.headers, offset=one.offset, at_ms=one.timestamp) for one in records]
 
     def apply(
@@ -198,6 +195,15 @@ class ControlState:
         """Return the changes of an application by revision, oldest first, also after its deletion."""
         return dict(sorted(self.changes.get(application, {}).items()))
 
+    def past_manifests(self, application: str) -> Iterator[ApplicationManifest | None]:
+        """Yield every manifest that an application has had, oldest first; None: it was deleted."""
+        for number, change in enumerate(self.history(application).values()):
+            if not number and change.before is not None:
+                yield change.before
+            yield change.after
+        if application in self.manifests.applications:
+            yield self.manifests.applications[application]
+
     def current(self, application: str) -> int:
         """Return the revision of the manifest in force, 0 when there is none."""
         published = self.manifests.applications.get(application)
@@ -237,11 +243,6 @@ async def read_control(connection: KafkaConnection, catalogue: Catalogue) -> Con
     await require_control_topic(connection, catalogue)
     async with open_reader(connection) as reader:
         return await control_state(reader, catalogue)
-
-
-async def read_manifests(connection: KafkaConnection, catalogue: Catalogue) -> Manifests:
-    """Read the manifests in force; errors as of `read_control`."""
-    return (await read_control(connection, catalogue)).manifests
 
 
 async def control_state(reader: LogReader, catalogue: Catalogue) -> ControlState:

@@ -95,7 +95,6 @@ class ControlWriter:
         await self._reader.close()
 
     async def snapshot(self, applications: Sequence[str]) -> StateSnapshot:
-        """Take a snapshot of what was learned about these applications."""
         return await read_snapshot(self._reader, self._catalogue, self._topics, applications)
 
     async def write(self, records: Iterable[tuple[bytes, bytes | None]]) -> None:

@@ -50,7 +50,6 @@ class Filter:
     first: int = 0
 
     def admits(self, letter: Letter) -> bool:
-        """Return whether the filter admits the letter."""
         said = letter.said
         if self.topic is not None and (said is None or said.topic != self.topic):
             return False
@@ -78,7 +77,6 @@ class DeadLetterReader:
                         yield letter
 
     async def at(self, position: int) -> Letter:
-        """Return the letter at a position."""
         first, end = self.positions
         if not first <= position < end:
             known = f"positions go from {first} to {end - 1}" if first < end else "there is none"

@@ -33,7 +33,6 @@ class ReplayOutcome(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The result in words."""
         return f"sent to {self.sent_to}" if self.sent_to else f"not replayed, {self.reason}"
 
 

@@ -36,7 +36,6 @@ class TrainedModel(NamedTuple):
 
     @property
     def ref(self) -> str:
-        """`name:version`."""
         return f"{self.name}:1"
 
     def manifest(self, flag: Path | None = None) -> ModelManifest:

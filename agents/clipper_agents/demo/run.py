@@ -1,6 +1,7 @@
 """The demo from its start to its result.
 
-models --> settings --> Deployment (Kafka, router, hosts) --> load, recorded --> counted and committed --> verified
+models --> settings --> Deployment (Kafka, router, hosts) --> its rate measured --> load, recorded --> counted and
+committed --> verified
 """
 
 import asyncio
@@ -10,15 +11,15 @@ import tempfile
 import threading
 import time
 import webbrowser
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from http.client import HTTPException
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 import msgspec
 import numpy as np
 
-from clipper_agents.demo.data import draw_traffic, load_digits
+from clipper_agents.demo.data import Digits, draw_traffic, load_digits
 from clipper_agents.demo.models import PICTURE, TrainedModel, best_of, train
 from clipper_agents.demo.scenario import (
     FAILED,
@@ -28,12 +29,11 @@ from clipper_agents.demo.scenario import (
     DemoResult,
     application_of,
     demo_load,
+    pace_of,
     phase_of,
 )
 from clipper_agents.kafka.topics import delete_topics, existing_topics
-from clipper_agents.observability.exposition import Labels, Scrape, scrape
 from clipper_agents.observability.logging import LogOptions
-from clipper_agents.replay.log_ranges import open_logs
 from clipper_agents.replay.verify import verify
 from clipper_agents.settings import Settings, load_settings
 from clipper_agents.settings.sections import BrokerSection
@@ -42,23 +42,27 @@ from clipper_agents.supervisor.deployment import Deployment
 from clipper_agents.supervisor.supervisor import ProcessEnvironment
 from clipper_loadgen import run_load
 from clipper_loadgen.run import LoadRun
+from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ApplicationManifest, PolicySpec
 
-OBJECTIVE_MS = 500
+OBJECTIVE_MS = 1000
 """Of both applications: generous, since seven processes share the machine with whatever else runs there, and a late
 answer would be an error that tells nothing about the models."""
 NO_DIGIT = -1
 """The default output: wrong for every picture, so that a default counts as an error."""
 LINE_EVERY_S = 5.0
+MEASURED_QUERIES = 300
+"""Of each of two runs that measure the machine: one second's worth, on a slow machine ten."""
 RECENT = 500
 """Queries that the percentiles of a line are about: two seconds' worth."""
 SETTLED_WITHIN_S = 30.0
-"""For the last feedback to be counted and the last offsets to be committed, which takes a few seconds."""
+"""For the last offsets to be committed, which takes a few seconds."""
 
 
 async def run_demo(
-    queries: int,
-    rate_per_s: float,
+    queries: int | None,
+    most_per_s: float,
     seed: int,
     environ: Mapping[str, str],
     say: Callable[[str], None],
@@ -66,7 +70,7 @@ async def run_demo(
     *,
     opens_console: bool = False,
 ) -> DemoResult:
-    """Run it; `say` is told what happens, and what the processes print goes to `log`."""
+    """Run it; `say` is told what happens, what the processes print goes to `log`. Other arguments as of `pace_of`."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory("-demo", "clipper-", ignore_cleanup_errors=True)))
         say("training five models")
@@ -88,7 +92,13 @@ async def run_demo(
             say(f"console: {console}")
             if opens_console:  # in a thread, which may wait for the browser
                 threading.Thread(target=webbrowser.open, args=[console], daemon=True).start()
-        recorder = DemoRecorder(queries, [model.ref for model in models], flag)
+        say("measuring what this machine answers")
+        pace = pace_of(await _measured_per_s(digits, seed, connection, catalogue), most_per_s, queries)
+        say(
+            f"this machine answers {pace.measured_per_s:,.0f} queries a second: "
+            f"{pace.queries:,} are sent, {pace.rate_per_s:,.0f} a second"
+        )
+        recorder = DemoRecorder(pace.queries, [model.ref for model in models], flag)
 
         async def follow(run: LoadRun) -> None:
             recorder.labels = run.script.labels or ()
@@ -96,13 +106,24 @@ async def run_demo(
                 await asyncio.sleep(LINE_EVERY_S)
                 say(progress_line(run))
 
-        load = demo_load(draw_traffic(digits, queries, seed), rate_per_s, seed)
+        load = demo_load(draw_traffic(digits, pace.queries, seed), pace.rate_per_s, seed)
         report = await run_load(load, connection, catalogue, follow, recorder)
-        say("waiting for the last feedback and the last commits")
-        counted = await _settled(deployment, report.feedback_sent)
+        say("waiting for the last commits")
+        settled = await _settled(connection, catalogue)
         say("folding the logs again, to compare what was learned")
-        verification = await verify(await open_logs(connection, catalogue), catalogue, settings.router.horizon_s)
-    return DemoResult(broken, recorder.errors, report, *counted, verification)
+        verification = await verify(connection, catalogue, settings.router.horizon_s)
+    return DemoResult(broken, recorder.errors, pace, report, *settled, verification)
+
+
+async def _measured_per_s(digits: Digits, seed: int, connection: KafkaConnection, catalogue: Catalogue) -> float:
+    """Queries a second that models answer in time, in the better of two runs: in the first all is warmed up."""
+    found = []
+    for number in (1, 2):
+        load = demo_load(draw_traffic(digits, MEASURED_QUERIES, seed + number), 1.0, seed)
+        most = replace(load, mode="saturation", queries=MEASURED_QUERIES, feedback_delay_s=None)
+        report = await run_load(most, connection, catalogue)
+        found.append((report.throughput_per_s or 0.0) * (1.0 - report.default_ratio))
+    return max(found)
 
 
 def demo_settings(
@@ -156,29 +177,17 @@ def progress_line(run: LoadRun) -> str:
     answered_s = latencies_s[np.isfinite(latencies_s)]
     p50_s, p99_s = np.percentile(answered_s, (50, 99)) if len(answered_s) else (np.nan, np.nan)
     return (
-        f"{ledger.answered_count:,}/{len(ledger):,} {phase_of(ledger.sent_count - 1, len(ledger))} "
-        f"p50={1000 * p50_s:.0f}ms p99={1000 * p99_s:.0f}ms defaults={len(ledger.reasons):,}"
+        f"best model {phase_of(ledger.sent_count - 1, len(ledger))}: {ledger.answered_count:,}/{len(ledger):,} "
+        f"answered, latest p50={1000 * p50_s:.0f}ms p99={1000 * p99_s:.0f}ms, defaults={len(ledger.reasons):,}"
     )
 
 
-def scrape_all(ports: Iterable[int | None]) -> Scrape:
-    """The metrics of several processes in one; one that does not serve them, or not any more, is left out."""
-    samples: dict[tuple[str, Labels], float] = {}
-    for port in filter(None, ports):
-        with contextlib.suppress(OSError, HTTPException):
-            samples.update(scrape(port).samples)
-    return Scrape(samples)
-
-
-async def _settled(deployment: Deployment, feedback_sent: int) -> tuple[Scrape, dict[str, int]]:
-    """Wait until all feedback is counted and all input committed; the metrics, and what is not committed by topic."""
+async def _settled(connection: KafkaConnection, catalogue: Catalogue) -> tuple[int, dict[str, int]]:
+    """Wait until all input is committed; how many records were refused, and what is not committed by topic."""
     end_s = time.monotonic() + SETTLED_WITHIN_S
     while True:
-        ports = [child.metrics_port for child in deployment.supervisor.children.values()]
-        metrics = await asyncio.to_thread(scrape_all, ports)
-        status = await read_status(deployment.connection, deployment.catalogue)
-        groups = status.cluster.groups if status.cluster else ()
-        behind = {topic: lag for group in groups for topic, lag in group.lag.items() if lag}
-        is_counted = metrics.value("clipper_feedback_total") >= feedback_sent
-        if (is_counted and not behind) or time.monotonic() > end_s:
-            return metrics, behind
+        cluster = (await read_status(connection, catalogue)).cluster
+        assert cluster is not None
+        behind = {topic: lag for group in cluster.groups for topic, lag in group.lag.items() if lag}
+        if not behind or time.monotonic() > end_s:
+            return cluster.dead_letters, behind

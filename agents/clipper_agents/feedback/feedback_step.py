@@ -112,7 +112,6 @@ class Step:
     states: dict[Row, SelectionState] = field(default_factory=dict)
 
     def count(self, outcome: str) -> None:
-        """Count one record with this outcome."""
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
     def conclude(
@@ -154,7 +153,6 @@ def _check_label(record: Record) -> None:
 
 
 def _ack_request(record: Record) -> AckRequest:
-    """Return what a record says about its acknowledgement, although it is no valid feedback."""
     try:
         return codec.ack_requests.decode(record.value, record.headers)
     except UndecodableRecord:
@@ -164,7 +162,6 @@ def _ack_request(record: Record) -> AckRequest:
 def _ack_record(
     record: Record, said: Feedback | AckRequest, outcome: str, explanation: str | None
 ) -> tuple[bytes | None, bytes, list[tuple[str, bytes]]]:
-    """Return key, value and headers of the acknowledgement of a record, in its content type."""
     kind, echoed, _ = read_headers(record.headers)
     ack = FeedbackAck(
         query_id=said.query_id,
@@ -309,7 +306,6 @@ def _apply(
 
 
 def _check_bounds(context: str | None, decision: LoggedDecision) -> None:
-    """Check that a row can hold what is learned from a decision: its context, its features and its models."""
     longest = max(map(len, decision.propensities), default=0)
     sizes = (len(context or ""), len(decision.features), len(decision.propensities), longest)
     if any(map(gt, sizes, _BOUNDS)):
@@ -348,7 +344,6 @@ def _restore(
     row: Callable[[Row], SelectionRow],
     stored: Callable[[str], Iterable[Row]],
 ) -> None:
-    """Set the rows, unless this or a later restore has set them before."""
     name = restored.marker.application
     note = ("", name)
     last = step.rows.get(note) or row(note)

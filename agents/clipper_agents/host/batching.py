@@ -269,7 +269,6 @@ def _late_replies(rows: Sequence[tuple[RequestRows, int]], now_s: float) -> Repl
 
 
 def _replies(spans: Iterable[RowSpan], outputs: list[Any], failed: Mapping[int, str], reason: str) -> Replies:
-    """Make the pieces of consecutive outputs; `failed` says by place why there is none, `reason` in a word."""
     replies: Replies = defaultdict(list)
     first = 0
     for span in spans:

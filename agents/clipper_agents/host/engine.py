@@ -87,12 +87,10 @@ class BatchTraces:
             span.end(batch, now_ns)
 
     def late(self, rows: Iterable[RowSpan]) -> None:
-        """Record rows that were dropped past their deadlines, before a batch."""
         for span in self._begun(rows):
             span.end({"error.type": "late"})
 
     def _begun(self, rows: Iterable[RowSpan]) -> "list[WorkerSpan]":
-        """Return a span for each sampled query, since its rows began to wait."""
         if self._recorder is None:
             return []
         spans = list["WorkerSpan"]()

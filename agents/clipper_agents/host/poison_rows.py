@@ -75,7 +75,6 @@ class PoisonRows:
         request.apart = frozenset(rows)
 
     def begin(self, batch: Sequence[RowSpan]) -> str | None:
-        """Record that these rows go into the model, or return why they must not."""
         refusal = self._refusal(batch)
         if refusal is None:
             names = [(request.router, request.frame, start, stop, 0) for request, start, stop in batch]
@@ -88,7 +87,6 @@ class PoisonRows:
         return refusal
 
     def end(self) -> None:
-        """Record that the model is done with the rows."""
         self._journal[: _LENGTH.size] = _LENGTH.pack(0)
 
     def _refusal(self, batch: Sequence[RowSpan]) -> str | None:
@@ -120,7 +118,6 @@ def _decoded(content: bytes) -> list[PoisonSpan]:
 
 
 def _counted(one: PoisonSpan, before: Iterable[PoisonSpan]) -> PoisonSpan:
-    """Add the earlier deaths of any of its rows."""
     same = (
         each.deaths
         for each in before

@@ -66,7 +66,6 @@ class RequestServer:
                 self._stream.ack(tp, finished, generation)
 
     def _readable(self, chunk: Chunk, generation: int) -> list[RequestRows]:
-        """Return the requests of a chunk; what is no frame goes to the dead letters."""
         requests, origins = list[RequestRows](), list[FrameOrigin]()
         refused: Refused = []
         for tp, record in ((tp, record) for tp, records in chunk for record in records):

@@ -69,7 +69,6 @@ class EmptyOffsets:
         self._ranges: dict[tuple[str, int], list[tuple[int, int]]] = {}
 
     def add(self, tp: tuple[str, int], first: int, end: int) -> None:
-        """Add offsets behind those that were added before."""
         ranges = self._ranges.setdefault(tp, [])
         if ranges and ranges[-1][1] == first:
             first = ranges.pop()[0]
@@ -222,7 +221,6 @@ class LeanPartitionRecords(PartitionRecords):  # type: ignore[misc]  # aiokafka 
             self._note_empty(batch.next_offset)
 
     def _readable(self, batch: Any) -> Iterator[LeanRecord]:
-        """Yield the records of a batch before the first that cannot be read."""
         try:
             try:
                 yield from self._records_of(batch)
@@ -250,7 +248,6 @@ class LeanPartitionRecords(PartitionRecords):  # type: ignore[misc]  # aiokafka 
             )
 
     def _is_skipped(self, batch: Any) -> bool:
-        """Return whether the batch is a transaction marker, or belongs to an aborted transaction."""
         if batch.is_control_batch and self.markers is not None:
             topic, partition = self._tp
             marker = TransactionMarker(topic, partition, batch.producer_id, batch.producer_epoch)

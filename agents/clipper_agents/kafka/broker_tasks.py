@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from aiokafka import errors
 from aiokafka.consumer import consumer, fetcher
 from aiokafka.producer import producer, sender
 from aiokafka.util import create_task
@@ -112,7 +113,6 @@ class BrokerFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka is untyp
             await self._records_taken(backoff_s)
 
     async def _records_taken(self, timeout_s: float) -> None:
-        """Wait until records were taken, or the time is up."""
         taken = self._loop.create_future()
         self._until_taken.add(taken)
         try:
@@ -121,7 +121,6 @@ class BrokerFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka is untyp
             self._until_taken.discard(taken)
 
     async def _within(self, timeout_s: float, future: asyncio.Future[None]) -> None:
-        """Wait for a future, and end it when the time is up."""
         timer = self._loop.call_later(timeout_s, _end, future)
         try:
             await future
@@ -141,7 +140,8 @@ class BrokerFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka is untyp
 class PacedSender(sender.Sender):  # type: ignore[misc]  # aiokafka is untyped
     """aiokafka's sender, but brokers that know no leader are asked again only after a while.
 
-    A broker that is away is found out at once: aiokafka would try to connect 3,000 times a second.
+    A broker that is away is found out at once: aiokafka would try to connect 3,000 times a second. And a connection
+    that ends while a coordinator is looked up is no end of the producer.
     """
 
     def __init__(self, client: Any, *args: Any, **kwargs: Any) -> None:
@@ -162,6 +162,12 @@ class PacedSender(sender.Sender):  # type: ignore[misc]  # aiokafka is untyped
 class _Paced:
     def __init__(self, client: Any, look: Callable[[], asyncio.Task[None]]) -> None:
         self._client, self.force_metadata_update = client, look
+
+    async def coordinator_lookup(self, kind: Any, key: str) -> Any:
+        try:
+            return await self._client.coordinator_lookup(kind, key)
+        except errors.KafkaConnectionError as error:
+            raise errors.NodeNotReadyError from error  # which is tried again
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -203,7 +209,6 @@ class FetchPace:
         self._most_s = min([MOST_PAUSE_S, *bounds_s])
 
     def pause_s(self) -> float:
-        """How long the next fetch waits, in seconds."""
         passed_s = self._clock() - self._since_s
         if passed_s >= WINDOW_S:
             wanted_s = self._wanted()

@@ -7,6 +7,7 @@ those of `clients.translated_errors`.
 
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -83,6 +84,12 @@ async def member_instances(send: Callable[[Any], Awaitable[Any]], group: str) ->
     """Return the instance names of a group's members, by `send` to its coordinator; none where it is not that."""
     response = await send(DescribeGroupsRequest([group]))
     return {instance_of(member[0]) for _, _, _, _, _, members, *_ in response.groups for member in members}
+
+
+async def members_of(connection: KafkaConnection, group: str) -> set[str]:
+    """Return the instance names of a group's members; none of a group that does not exist."""
+    async with administration(connection) as admin:
+        return await member_instances(partial(_of_group, admin, group), group)
 
 
 async def delete_group(connection: KafkaConnection, group: str, empty_within_s: float = EMPTY_WITHIN_S) -> bool:

@@ -40,8 +40,6 @@ _CONSUMER, _UNKNOWN = -1, -1
 
 
 class _AnswerHeader(NamedTuple):
-    """Of an answer."""
-
     correlation_id: int
 
 
@@ -64,17 +62,14 @@ class _Packed:
     api: Any
 
     def build_request_header(self, correlation_id: int, client_id: str) -> _Bytes:
-        """Return the header of the request."""
         name = client_id.encode()
         return _Bytes(_HEADER.pack(self.api.API_KEY, self.api.API_VERSION, correlation_id, len(name)) + name)
 
     def parse_response_header(self, answer: BytesIO) -> Any:
-        """Return the header of the answer."""
         return _AnswerHeader(*_INT32.unpack(answer.read(_INT32.size)))
 
     @property
     def RESPONSE_TYPE(self) -> "_Packed":  # noqa: N802 (aiokafka's name)
-        """What decodes the answer."""
         return self
 
 
@@ -150,7 +145,6 @@ class SessionFetchRequest(FetchRequest):  # type: ignore[misc]
         self._topics = [(topic, [(one, *wanted[topic, one]) for one, *_ in some]) for topic, some in found]
 
     def prepare(self, versions: Versions) -> Any:
-        """Return the request in the version that the broker knows."""
         least, most = versions.get(self.API_KEY, (0, 0))
         if self.session is None or not least <= FetchStruct.API_VERSION <= most:
             return super().prepare(versions)
@@ -183,7 +177,6 @@ class _PackedFetch(_Packed):
         return first + _topics(by_topic) + _topics(forgotten) + _string(request._rack_id)
 
     def decode(self, answer: BytesIO) -> "_PackedFetch":
-        """Read the answer, whose header was read."""
         data, at = answer.getbuffer(), answer.tell()
         _, error_code, number, count = _FETCHED.unpack_from(data, at)
         at += _FETCHED.size
@@ -213,7 +206,6 @@ class PackedProduceRequest(ProduceRequest):  # type: ignore[misc]
     """aiokafka's request to store records, packed in one go."""
 
     def prepare(self, versions: Versions) -> Any:
-        """Return the request in the version that the broker knows."""
         least, most = versions.get(self.API_KEY, (0, 0))
         if not least <= ProduceStruct.API_VERSION <= most:
             return super().prepare(versions)
@@ -243,7 +235,6 @@ class _PackedProduce(_Packed):
         return b"".join(parts)
 
     def decode(self, answer: BytesIO) -> "_PackedProduce":
-        """Read the answer, whose header was read."""
         data, at = answer.getbuffer(), answer.tell() + _INT32.size
         self.topics = []
         for _ in range(*_INT32.unpack_from(data, at - _INT32.size)):
@@ -260,7 +251,6 @@ def _string(text: str) -> bytes:
 
 
 def _topics(packed: dict[str, list[bytes]]) -> bytes:
-    """An array of topics, each with an array of what is packed already."""
     parts = [_INT32.pack(len(packed))]
     for topic, partitions in packed.items():
         parts += (_string(topic), _INT32.pack(len(partitions)), *partitions)
@@ -268,6 +258,5 @@ def _topics(packed: dict[str, list[bytes]]) -> bytes:
 
 
 def _topic_at(data: memoryview, at: int) -> tuple[str, int, int]:
-    """Return the name of a topic, how many partitions follow, and where."""
     end = at + _INT16.size + _INT16.unpack_from(data, at)[0]
     return str(data[at + _INT16.size : end], "utf-8"), _INT32.unpack_from(data, end)[0], end + _INT32.size

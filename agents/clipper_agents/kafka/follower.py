@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from aiokafka import TopicPartition
 
@@ -42,14 +41,6 @@ class TopicFollower:
             return is_outage(error) and (self.caught_up.is_set() or not isinstance(error, RIGHTS))
 
         await retry(f"following {self._topic} stopped", self._read, wait_s=RESTART_WAIT_S, passes=passes)
-
-    async def caught_up_in(self, running: "asyncio.Future[Any]") -> None:
-        """Wait until all was read, or raise the error with which the task of `run` ends before."""
-        waiting: asyncio.Future[Any] = asyncio.ensure_future(self.caught_up.wait())
-        await asyncio.wait([waiting, running], return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        if running.done():
-            running.result()
 
     async def _read(self) -> None:
         reader = LogReader(self._kafka, policy=WORKERS, fetch_bytes=FOLLOW_BYTES, fetch_wait_s=FOLLOW_WAIT_S)

@@ -282,7 +282,6 @@ class LogReader:
     async def _polled(
         self, wanted: list[TopicPartition], max_records: int | None, wait_s: float
     ) -> tuple[dict[TopicPartition, list[Record]], bool]:
-        """Records of one poll, and whether a position is another than before."""
         consumer = await self._started()
         fetched: Mapping[TopicPartition, list[Record]] = {}
         try:

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 
@@ -90,3 +90,12 @@ async def retry(
 def is_outage(error: Exception) -> bool:
     """Whether an error is of Kafka or the network, a missing right too: for work that goes on as soon as it can."""
     return isinstance(error, (KafkaError, OSError))
+
+
+async def reached_in(running: "asyncio.Future[Any]", reached: asyncio.Event) -> None:
+    """Wait until the event is set, or raise the error with which the task that sets it ends before."""
+    waiting: asyncio.Future[Any] = asyncio.ensure_future(reached.wait())
+    await asyncio.wait([waiting, running], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if running.done():
+        running.result()

@@ -138,11 +138,6 @@ async def find_topics(client: AIOKafkaClient, topics: Iterable[str]) -> dict[str
     return topics_of(await client.send(client.get_random_node(), TopicIdsRequest(topics)))
 
 
-async def read_topic_ids(client: AIOKafkaClient, topics: Iterable[str]) -> dict[str, bytes]:
-    """Return the ids of those of the topics that there are, by name; errors as of `find_topics`."""
-    return {name: found.topic_id for name, found in (await find_topics(client, topics)).items()}
-
-
 def stale_references(topics: Iterable[str]) -> StaleReferences:
     """Return the error about topics that were deleted while answers and rows refer to them."""
     return StaleReferences(
@@ -211,7 +206,7 @@ async def read_replaced_logs(connection: KafkaConnection, catalogue: Catalogue) 
 
     await read_topic(connection, catalogue, catalogue.selection_changelog, take)
     async with administration(connection) as admin:
-        now = await read_topic_ids(admin._client, catalogue.logs)
+        now = {name: found.topic_id for name, found in (await find_topics(admin._client, catalogue.logs)).items()}
     return replaced_logs(catalogue, noted.values(), now)
 
 

@@ -110,7 +110,6 @@ async def delete_topics(connection: KafkaConnection, names: Sequence[str]) -> No
 
 
 async def _partition_counts(admin: AIOKafkaAdminClient, *, led: bool = False) -> dict[str, int]:
-    """Partition counts by topic name; `led`: only of topics whose partitions all have a leader."""
     return {
         topic["topic"]: len(topic["partitions"])
         for topic in await admin.describe_topics()
@@ -132,7 +131,6 @@ async def _until(
 
 
 async def _until_led(admin: AIOKafkaAdminClient, names: Iterable[str], least: Mapping[str, int]) -> dict[str, int]:
-    """Wait until all these topics have leaders and enough partitions, and return the partition counts."""
     wanted = dict.fromkeys(names, 1) | dict(least)
     return await _until(
         admin,
@@ -160,7 +158,6 @@ async def _until_known(admin: AIOKafkaAdminClient, names: Sequence[str]) -> None
 
 
 async def _create(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec], replication_factor: int) -> list[str]:
-    """Create the topics; returns the names of those that nobody else created in the meantime."""
     if not specs:
         return []
     topics = [_new_topic(spec, replication_factor) for spec in specs]

@@ -4,11 +4,11 @@
     {"at": "2026-11-25T13:28:00.123Z", "level": "info", "logger": "clipper_agents.router", "msg": ...}
 
 Rules of this file:
-- One record is one line: a traceback is a field with its line breaks escaped. An error of ours says what is to be done
-  about it, whichever library logs it: it has none.
+- One record is one line, whatever is in it. As text a traceback has lines of its own below, each indented; as JSON it
+  is a field. An error of ours says what is to be done about it, whichever library logs it: it has none.
 - What a new topic or group makes every client say for a moment is written only when it lasts.
-- In an outage aiokafka logs thousands of lines a second, so the libraries' loggers say each message at most
-  `BURST` times in `PERIOD_S`; the next line that passes says how many were left out.
+- In an outage aiokafka logs thousands of lines a second, so the libraries' loggers say each message once in
+  `PERIOD_S`; the next line that passes says how many were left out.
 """
 
 import json
@@ -24,8 +24,10 @@ from clipper_stream.errors import ClipperError, InvalidSetting, plain
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
-NOISY = ("aiokafka", "faust", "kafka", "mode", "asyncio", "jgo", "opentelemetry")
+NOISY = ("aiokafka", "faust", "kafka", "mode", "asyncio", "jgo", "opentelemetry", "uvicorn")
 """Loggers of libraries: warnings and worse only, unless the level is debug, and never in floods."""
+LATE_TIMERS = "mode.timers"
+"""Warns of each commit that takes longer than the pause between two, as all do on a slow machine: errors only."""
 PERIOD_S = 10.0
 REMEMBERED = 1_000
 """Different messages kept in mind; beyond that all are forgotten, so that memory is bounded."""
@@ -77,8 +79,8 @@ class LogOptions:
         root = logging.getLogger()
         root.handlers[:] = [handler]
         root.setLevel(name.upper())
-        for noisy in NOISY:
-            logging.getLogger(noisy).setLevel(logging.DEBUG if name == "debug" else logging.WARNING)
+        for noisy, least in (dict.fromkeys(NOISY, logging.WARNING) | {LATE_TIMERS: logging.ERROR}).items():
+            logging.getLogger(noisy).setLevel(logging.DEBUG if name == "debug" else least)
         logging.captureWarnings(capture=True)
 
 
@@ -90,7 +92,9 @@ class KeyValueFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields = _fields(record, self.formatException)
-        return " ".join([_moment(record.created), *(f"{key}={_quoted(value)}" for key, value in fields.items())])
+        traceback = str(fields.pop("traceback", "")).splitlines()
+        line = " ".join([_moment(record.created), *(f"{key}={_quoted(value)}" for key, value in fields.items())])
+        return "\n    ".join([line, *map(plain, traceback)])
 
 
 class JsonFormatter(logging.Formatter):
@@ -192,7 +196,6 @@ class FloodFilter(logging.Filter):
         return count == 0
 
     def _is_passing(self, record: logging.LogRecord, now_s: float) -> bool:
-        """Whether it is one of the messages that pass by themselves, and has not lasted yet."""
         message = record.getMessage()
         if not any(words in message for words in PASSING):
             return False

@@ -97,7 +97,6 @@ class ProcessMetrics:
             self.gauge("clipper_broker_reachable").set(1)  # until it is known better: a model may be loaded first
 
     def counter(self, name: str, *labels: str) -> Counter:
-        """The counter with these label values."""
         found: Counter = self._series[name].get(labels) or self._admitted_series(name, labels)
         return found
 
@@ -107,7 +106,6 @@ class ProcessMetrics:
         return found
 
     def histogram(self, name: str, *labels: str) -> BatchHistogram:
-        """The histogram with these label values."""
         found: BatchHistogram = self._series[name].get(labels) or self._admitted_series(name, labels)
         return found
 
@@ -152,7 +150,6 @@ class ProcessMetrics:
         self.set_gauges("clipper_consumer_lag", unread)
 
     def set_broker_reachable(self, reachable: bool) -> None:
-        """Whether a broker has answered within the last seconds."""
         self.gauge("clipper_broker_reachable").set(reachable)
         self.health.is_broker_reachable = reachable
 
@@ -256,11 +253,9 @@ class BatchMetrics:
         metrics.gauge("clipper_batch_limit_rows", *labels).set(limit_rows)
 
     def late(self, rows: int) -> None:
-        """Count rows that were dropped past their deadlines."""
         self._count_rows("late", rows)
 
     def queued(self, rows: int) -> None:
-        """Set the number of rows that wait for a batch."""
         self._metrics.gauge("clipper_queued_rows", *self._labels).set(rows)
 
     def _count_rows(self, outcome: str, rows: int) -> None:

@@ -131,7 +131,6 @@ class ProbeServer:
         return int(self._server.server_port)
 
     def stop(self) -> None:
-        """Close the port."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -33,7 +33,6 @@ class MetricSpec:
 
     @property
     def kind(self) -> Literal["counter", "gauge", "histogram"]:
-        """Its type for Prometheus."""
         return "histogram" if self.buckets else "counter" if self.name.endswith("_total") else "gauge"
 
 

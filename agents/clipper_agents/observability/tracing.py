@@ -20,6 +20,7 @@ from opentelemetry import trace
 from prometheus_client import Counter
 
 from clipper_agents.observability.logging import event
+from clipper_stream.errors import install_command
 
 if TYPE_CHECKING:
     from clipper_agents.observability.span_exporter import SpanRecorder
@@ -72,7 +73,7 @@ def _is_wanted() -> bool:
     if off or not any(map(environ.get, ENDPOINTS)):
         return False
     if not all(map(find_spec, ("opentelemetry.sdk", "opentelemetry.exporter"))):
-        text = "nothing is traced: install clipper-stream[tracing], or take OTEL_EXPORTER_OTLP_ENDPOINT away"
+        text = f"nothing is traced: {install_command('tracing')}, or take OTEL_EXPORTER_OTLP_ENDPOINT away"
         event(logger, text, logging.WARNING)
         return False
     return True

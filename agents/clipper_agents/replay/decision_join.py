@@ -13,7 +13,6 @@ Rules of this file:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -133,15 +132,20 @@ UNION ALL SELECT if(judged.feedback > used.feedback, 'duplicates', 'invalid'), c
 """
 
 _ROWS = """
-WITH entries AS (
-    SELECT asked.place, list({
+WITH entry AS MATERIALIZED (
+    SELECT asked.place, {
         model: asked.model, propensity: propensity, served: served, answered: answered, latency_ms: latency_ms,
         output: shown(output), loss: score.loss
-    }) AS models
+    } AS model
     FROM asked
     LEFT JOIN used ON used.decision = asked.place
     LEFT JOIN score ON score.feedback = used.feedback AND score.model = asked.model
-    GROUP BY asked.place
+),
+several AS (SELECT place FROM entry GROUP BY place HAVING count(*) > 1),
+entries AS (  -- a list of one is six times as fast without an aggregate
+    SELECT place, [model] AS models FROM entry ANTI JOIN several USING (place)
+    UNION ALL
+    SELECT place, list(model) AS models FROM entry SEMI JOIN several USING (place) GROUP BY place
 )
 SELECT (place >> 48)::INTEGER AS partition, place & getvariable('offset_bits') AS "offset",
     nullif(query_offset, -1) AS query_offset, predicted_at_ms AS at_ms, revision,
@@ -167,37 +171,33 @@ ORDER BY predicted_at_ms, decision.place
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JoinRules:
-    """What is joined, and how labels are scored.
-
-    Attributes:
-        application: Whose decisions are wanted.
-        loss_kind: How a label is compared with an output.
-        horizon_ms: How long after its decision a feedback still counts, in milliseconds.
-        partitions: Of the feedback topic.
-    """
-
-    application: str
-    loss_kind: str
-    horizon_ms: float = float("inf")
-    partitions: int = 1
-
-
 class DecisionJoin:
     """The join of the tables that `LogTables` has written to a folder; a context manager.
 
     Args:
         folder: The folder; what does not fit into memory waits there too.
-        rules: Rules of the join.
+        application: Whose decisions are wanted.
+        loss_kind: How a label is compared with an output.
+        horizon_ms: How long after its decision a feedback still counts, in milliseconds.
+        partitions: Of the feedback topic.
         threads: Threads of the database.
 
     Attributes:
         counts: Counts of records by outcome, with the names in `docs/reference/replay-files.md`.
         models: References of all models that were asked, in order.
+        revisions: Of the manifests that decided.
     """
 
-    def __init__(self, folder: Path, rules: JoinRules, threads: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        application: str,
+        loss_kind: str,
+        horizon_ms: float = float("inf"),
+        partitions: int = 1,
+        threads: int = 1,
+    ) -> None:
         self._database = duckdb.connect(
             config={
                 "memory_limit": MEMORY,
@@ -206,17 +206,18 @@ class DecisionJoin:
                 "preserve_insertion_order": False,
             }
         )
-        for name in TABLES:
+        for name, columns in TABLES.items():
             files = [pa.ipc.open_file(pa.memory_map(str(path))) for path in folder.glob(f"{name}-*.arrow")]
-            self._database.register(name, pa.concat_tables([file.read_all() for file in files]))
-        compare, add = partial(_compare, rules.loss_kind), self._database.create_function
+            found = [pa.schema(list(columns.items())).empty_table(), *(file.read_all() for file in files)]
+            self._database.register(name, pa.concat_tables(found))
+        compare, add = partial(_compare, loss_kind), self._database.create_function
         add("compare", compare, [VARCHAR, VARCHAR, BOOLEAN], DOUBLE, null_handling=SPECIAL)
         add("agree", lambda one, other: same(value_of(one), value_of(other)), [VARCHAR, VARCHAR], BOOLEAN)
         add("json_of", lambda text: json_of(value_of(text)), [VARCHAR], VARCHAR)
         variables = {
-            "application": rules.application,
-            "horizon_ms": rules.horizon_ms,
-            "partitions": rules.partitions,
+            "application": application,
+            "horizon_ms": horizon_ms,
+            "partitions": partitions,
             "pattern": f"^(?:{PARTITION_PATTERN})$",
             "offset_bits": _OFFSET_BITS,
         }
@@ -226,6 +227,8 @@ class DecisionJoin:
         self.counts: dict[str, int] = dict(self._database.execute(_COUNTS).fetchall())
         found = self._database.execute("SELECT DISTINCT model FROM asked ORDER BY model").fetchall()
         self.models: tuple[str, ...] = tuple(model for (model,) in found)
+        found = self._database.execute("SELECT DISTINCT revision FROM decision ORDER BY revision").fetchall()
+        self.revisions: tuple[int, ...] = tuple(revision for (revision,) in found if revision is not None)
 
     def __enter__(self) -> Self:
         return self
@@ -245,7 +248,6 @@ def _quoted(text: str) -> str:
 
 
 def _compare(kind: str, label: str, output: str, several_rows: bool) -> float | None:
-    """Return the loss in [0, 1] of an output; None where the label cannot be compared with it."""
     said, found = value_of(label), value_of(output)
     try:
         if several_rows:

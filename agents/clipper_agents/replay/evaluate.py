@@ -2,8 +2,8 @@
 
 Rules of this file:
 - The log is read in the order of time, because candidates learn on the way; new models are columns of it.
-- What the application would do (its candidates, how it combines) is what its manifest says; without one, the models of
-  the file and the defaults.
+- What the application would do (its candidates, its trials, how it combines) is what its configuration said at the time
+  of each decision, which stands in the file.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,14 +16,12 @@ from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
 from clipper_stream.evaluation.evaluate import evaluate
 from clipper_stream.evaluation.log.columns import DecisionColumns
-from clipper_stream.evaluation.log.ensembles import Answering
 from clipper_stream.evaluation.log.new_model import PlacedAnswers, with_new_model
 from clipper_stream.evaluation.log.parquet import FileFacts, read_chunks, read_facts
 from clipper_stream.evaluation.question import Question
 from clipper_stream.evaluation.results import Evaluation
 from clipper_stream.evaluation.sequential.replay import Place
 from clipper_stream.selection.state import SelectionState
-from clipper_topics.manifests import ApplicationManifest
 from clipper_topics.selection_rows import unsaved
 
 
@@ -35,9 +33,6 @@ class LogFile:
         path: Of the file.
         facts: Metadata of the file.
         new: Answers of models that the log has no outputs of, by reference.
-
-    Raises:
-        UnusableFile: the file holds no decisions.
     """
 
     path: Path
@@ -61,11 +56,6 @@ class LogFile:
             new[ref] = placed
         return cls(path=path, facts=facts, new=new)
 
-    @property
-    def models(self) -> tuple[str, ...]:
-        """References of all models with a loss."""
-        return (*self.facts.models, *self.new)
-
     def chunks(self) -> Iterator[DecisionColumns]:
         """Read the decisions in the order of time, with a column for each new model."""
         for columns in read_chunks(self.path):
@@ -75,47 +65,26 @@ class LogFile:
             yield wider
 
 
-def evaluate_file(
-    log: LogFile,
-    candidates: Sequence[str],
-    question: Question,
-    manifest: ApplicationManifest | None = None,
-    state: Path | None = None,
-) -> Evaluation:
+def evaluate_file(log: LogFile, candidates: Sequence[str], question: Question, state: Path | None = None) -> Evaluation:
     """Estimate what candidates would have lost on the decisions of a file.
 
     Args:
         log: The decisions.
         candidates: As texts; see `candidates.candidate_text`.
-        question: Estimators, intervals and warnings to use.
-        manifest: Of the application, if it is known.
+        question: Estimators, intervals and warnings to use; the loss is that of the file.
         state: A file of `selection export`: what candidates have learned when the log begins; None: nothing.
 
     Raises:
         InvalidSetting: a candidate cannot be read, or the log has no feedback.
         UnusableState: the file of the state cannot be read.
     """
-    asked = asked_of(log, question, manifest)
-    models = log.facts.models if manifest is None else tuple(manifest.models)
-    states = {} if state is None else states_of(state, log.facts.application)
-    parsed = [
-        parse_candidate(text, models, answering=asked.answering, states=states, known=log.models) for text in candidates
-    ]
-    return evaluate(log.facts.application, log.chunks, parsed, asked)
-
-
-def asked_of(log: LogFile, question: Question, manifest: ApplicationManifest | None) -> Question:
-    """Return the question with the application's combiner, loss and default, and its versions on trial."""
-    if manifest is None:
-        return replace(question, answering=replace(question.answering, loss=log.facts.loss_kind))
-    answering = Answering(
-        combiner=manifest.combiner,
-        loss=log.facts.loss_kind,
-        default_output=manifest.default_output,
-        confidence_threshold=manifest.confidence_threshold,
-        trials=frozenset(one.model for one in manifest.trials),
-    )
-    return replace(question, answering=answering)
+    facts = log.facts
+    configs = [facts.configs[revision] for revision in sorted(facts.configs, reverse=True)]
+    models = tuple(dict.fromkeys(model for config in configs for model in config.models)) or facts.models
+    states = {} if state is None else states_of(state, facts.application)
+    known = (*facts.models, *log.new)
+    parsed = [parse_candidate(text, models, states=states, known=known) for text in candidates]
+    return evaluate(facts.application, log.chunks, parsed, replace(question, loss=facts.loss_kind))
 
 
 def states_of(file: Path, application: str) -> dict[Place, SelectionState]:

@@ -5,30 +5,23 @@ logs in Kafka --> [LogTables] tables of each process in a temporary folder --> [
 
 import asyncio
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from clipper_agents.replay.decision_join import DecisionJoin, JoinRules
+from clipper_agents.replay.decision_join import DecisionJoin
 from clipper_agents.replay.log_reading import KafkaLog, Progress, read_tables, spans_of
+from clipper_stream.evaluation.log.configuration import Configuration
 from clipper_stream.evaluation.log.parquet import FileFacts, new_file
+from clipper_stream.selection.registry import SETTLED, make_policy
+from clipper_stream.selection.state import SelectionState
+from clipper_topics.manifests import ApplicationManifest
 
-COUNTS = {
-    "decisions": "decisions of the application in the span",
-    "with_feedback": "decisions with a feedback that counts",
-    "feedback": "feedback records that could be read, about whatever",
-    "repeated": "predictions about a query that one was read about before",
-    "duplicates": "feedback about a decision after the one that counts",
-    "invalid": "feedback about a decision that cannot be compared with it, or names another context or application",
-    "late": "feedback behind the horizon of its decision",
-    "orphans": "feedback about a query of which no prediction was read",
-    "not_wanted": "feedback about a decision of another application, or before the span",
-    "forwarded": "feedback that a router sent on to the partition that its id names, where it is read",
-    "markers": "records that restore a state, and are no feedback",
-    "undecodable": "records that cannot be read, and feedback that says nothing or too much",
-    "no_audit": "decisions that say an audit follows, of which none was read",
-}
-"""What a reading counts, with its meaning; `docs/reference/replay-files.md` has the same."""
+COUNTS = (
+    "decisions", "with_feedback", "feedback", "repeated", "duplicates", "invalid", "late", "orphans", "not_wanted",
+    "forwarded", "markers", "undecodable", "no_audit",
+)  # fmt: skip
+"""What a reading counts; `docs/reference/replay-files.md` has the meanings."""
 GROUP_ROWS, GROUP_ROWS_WITH_INPUTS = 65_536, 4_096
 """Decisions in a row group, which readers have in memory as a whole: an input may be an image."""
 
@@ -40,17 +33,10 @@ def export_log(
     total: Callable[[int], None] = lambda _: None,
     progress: Progress = lambda _: None,
 ) -> FileFacts:
-    """Write the decisions to a file, which appears once all of them have been read.
+    """Write the decisions to a new file, which appears once all of them have been read, and return its metadata.
 
-    Args:
-        log: The logs; they are read up to where they end now.
-        out: The file; it must not exist.
-        processes: Number of reading processes, and of threads that join.
-        total: Called with the number of records to read.
-        progress: Called with the number of records read since the last call.
-
-    Returns:
-        The metadata of the file.
+    The logs are read up to where they end now, by so many processes, and joined by so many threads. `total` is called
+    with the number of records to read, `progress` with the number of those read since its last call.
 
     Raises:
         UnusableFile: the file exists.
@@ -68,13 +54,14 @@ def export_log(
         spans = asyncio.run(spans_of(log))
         total(sum(span.records for span in spans))
         counts = read_tables(log, spans, Path(folder), processes, progress)
-        rules = JoinRules(
+        with DecisionJoin(
+            Path(folder),
             application=log.application,
             loss_kind=log.loss_kind,
             horizon_ms=log.span.horizon_ms,
             partitions=log.catalogue.partitions,
-        )
-        with DecisionJoin(Path(folder), rules, processes) as join:
+            threads=processes,
+        ) as join:
             counts.update(join.counts)
             named = {name: counts[name] for name in COUNTS}
             facts = replace(
@@ -82,7 +69,38 @@ def export_log(
                 offsets={span.partition: (span.first, span.predictions.end) for span in spans},
                 counts=named | {"without_feedback": counts["decisions"] - counts["with_feedback"]},
                 models=join.models,
+                configs=dict(_configurations(log, join.revisions)),
                 decisions=counts["decisions"],
             )
             join.write(path, facts.metadata, GROUP_ROWS_WITH_INPUTS if log.inputs else GROUP_ROWS)
     return facts
+
+
+def _configurations(log: KafkaLog, revisions: Iterable[int]) -> Iterator[tuple[int, Configuration]]:
+    """The configurations of revisions; one of which no change tells is that of the last that is known before it."""
+    for revision in revisions:
+        known = [number for number in log.manifests if number <= revision] or log.manifests
+        if known:
+            yield revision, configuration_of(log.manifests[max(known)], log.loss_kind)
+
+
+def configuration_of(manifest: ApplicationManifest, loss: str) -> Configuration:
+    """Return what a manifest says about decisions, which are scored by one loss, whatever it was then."""
+    models, trials, served = tuple(manifest.models), dict[str, tuple[float, float]](), 0.0
+    asked = models
+    if models and manifest.policy.name in SETTLED and not manifest.audit_ratio:
+        chosen = make_policy(manifest.policy.name, manifest.policy.parameters).prepare(SelectionState(), models)
+        asked = tuple(model for one in chosen.decisions for model in one.models)
+    for one in manifest.trials:
+        trials[one.model] = (served, served + one.share) if one.stage == "canary" else (1.0 - one.share, 1.0)
+        served += one.share if one.stage == "canary" else 0.0
+    return Configuration(
+        models=models,
+        asked=asked,
+        trials=trials,
+        audit_ratio=manifest.audit_ratio,
+        combiner=manifest.combiner,
+        loss=loss,
+        default_output=manifest.default_output,
+        confidence_threshold=manifest.confidence_threshold,
+    )

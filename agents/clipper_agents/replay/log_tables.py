@@ -245,12 +245,9 @@ def places_of(records: Sequence[Record]) -> Any:
 
 
 class LogTables:
-    """Writes the tables of some partitions to files; a context manager.
+    """Writes the tables of some partitions to files of a folder, `<table>-<name>.arrow`; a context manager.
 
     Args:
-        folder: Existing folder of the files, `<table>-<name>.arrow`.
-        name: Ends the names of the files.
-        catalogue: Topics of the deployment.
         application: Whose decisions are wanted.
         firsts: Offset of the first wanted prediction of each partition.
 
@@ -296,7 +293,6 @@ class LogTables:
         self._files[table].write(pa.record_batch({name: pa.array(columns[name], kinds[name]) for name in kinds}))
 
     def _found(self, kind: type[msgspec.Struct], records: Sequence[Record]) -> tuple[Sequence[Any], ...]:
-        """Return the records of a kind with their contents."""
         found = self._decode[kind](records)
         readable = [*map(bool, found)]  # a struct is true
         if all(readable):
@@ -409,7 +405,6 @@ def _is_valid(found: LeanFeedback) -> bool:
 
 
 def _input(query: LeanQuery) -> str | None:
-    """Return the field with the row or rows as one JSON object."""
     if query.inputs is not None:
         return json_of({"inputs": query.inputs})
     return None if query.input is UNSAID else json_of({"input": query.input})

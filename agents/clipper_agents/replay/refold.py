@@ -62,7 +62,6 @@ class LearningConfigs:
 
     @property
     def only(self) -> Application | None:
-        """The application, when it has always learned alike."""
         return next(iter(self.applications.values())) if len(self.applications) == 1 and not self.deleted else None
 
 
@@ -70,21 +69,12 @@ def learning_configs(control: ControlState) -> dict[str, LearningConfigs]:
     """Return the learning configurations of each application by name; a manifest that routers refuse is none."""
     found = {}
     for name in sorted({*control.changes, *control.manifests.applications}):
-        history = list(_manifests(control, name))
+        history = list(control.past_manifests(name))
         applications = dict(one for manifest in history if manifest is not None for one in _learning(manifest))
         found[name] = LearningConfigs(
             applications=applications, deleted=None in history or name not in control.manifests.applications
         )
     return found
-
-
-def _manifests(control: ControlState, name: str) -> Iterator[ApplicationManifest | None]:
-    for number, change in enumerate(control.history(name).values()):
-        if not number and change.before is not None:
-            yield change.before
-        yield change.after
-    if name in control.manifests.applications:
-        yield control.manifests.applications[name]
 
 
 def _learning(manifest: ApplicationManifest) -> Iterator[tuple[int, Application]]:
@@ -98,14 +88,10 @@ def _learning(manifest: ApplicationManifest) -> Iterator[tuple[int, Application]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerificationInputs:
-    """What all partitions share, read once.
+    """What all partitions share, read once: policies and losses by application, and declared restores by id.
 
-    Attributes:
-        catalogue: Topics of the deployment.
-        configs: The policies and losses of each application.
-        restores: Declared restores, by id.
-        changelog_ends: End of each partition of the changelog, from before the other logs were looked at.
-        horizon_s: How long after its query a feedback counts, in seconds.
+    The changelog's partitions end where they did before the other logs were looked at. A feedback counts for
+    `horizon_s` seconds after its query.
     """
 
     catalogue: Catalogue
@@ -117,9 +103,6 @@ class VerificationInputs:
 
 class SelectionTable:
     """The rows of one partition as its changelog tells them; of the rows with one key the last one counts.
-
-    Args:
-        partition: Number of the partition.
 
     Attributes:
         rows: The rows, by application and context.
@@ -141,7 +124,6 @@ class SelectionTable:
         return self.rows.get(POSITION, NO_ROW).offset
 
     def take(self, records: Sequence[Record]) -> None:
-        """Take in records of the changelog."""
         for record in records:
             read = read_row(record.key, record.value)
             if read is None:
@@ -163,10 +145,7 @@ class SelectionTable:
 class PartitionFold:
     """Folds the logs of one partition into rows; a context manager. Feedback comes last.
 
-    Args:
-        folder: Empty folder for the index of decisions.
-        known: What all partitions share.
-        table: The table of the partition, for the places at which policies changed and contexts were forgotten.
+    The folder is empty, for the index of decisions. The table says where policies changed and contexts were forgotten.
 
     Attributes:
         rows: The rows so far, by application and context.
@@ -237,7 +216,6 @@ class PartitionFold:
         self.folded += len(records)
 
     def _joined(self, records: Sequence[Record]) -> list[JoinedFeedback]:
-        """Return the feedback that can be read, with what it is about."""
         readable = []
         for record in records:
             try:

@@ -43,14 +43,9 @@ class RerunEndpoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerunPlan:
-    """What to send, to where, and how fast.
+    """What to send: records of a span from source to target, of these applications or all.
 
-    Attributes:
-        source: Deployment with the logged records.
-        target: Deployment to send them to.
-        span: The records to send, by their times.
-        applications: Applications to send; empty: all.
-        speed: Multiple of the logged speed; 0: as fast as possible.
+    The speed is a multiple of the logged one; 0: as fast as possible.
     """
 
     source: RerunEndpoint
@@ -92,13 +87,9 @@ class RerunSummary:
 async def rerun(
     plan: RerunPlan, summary: RerunSummary, stop: asyncio.Event, progress: Callable[[int], None] = lambda _: None
 ) -> None:
-    """Send the records of a range again.
+    """Send the records of a range again, until `stop` is set; the summary says what was done, also when the run breaks.
 
-    Args:
-        plan: What to send, and how.
-        summary: Says what was done, also when the run breaks.
-        stop: Ends the run when it is set.
-        progress: Called after each record with the number of records in the range.
+    `progress` is called after each record with the number of records in the range.
 
     Raises:
         KafkaUnreachable: no broker answers.
@@ -123,13 +114,7 @@ async def rerun(
 
 
 class Rerun:
-    """Sends the records of a log when they are due.
-
-    Args:
-        resender: Makes the copies.
-        producer: Sends them.
-        summary: Says what was done so far.
-        speed: Multiple of the logged speed; 0: as fast as possible.
+    """Sends the copies of a log's records when they are due, at a speed as of `RerunPlan`.
 
     Attributes:
         refused: The error of a right that is missing, with which the run has ended.
@@ -170,7 +155,6 @@ class Rerun:
             await asyncio.wait(self._under_way)
 
     async def _wait_until_due(self, at_ms: int, stop: asyncio.Event) -> None:
-        """Wait until a record of this time is due, or the run is stopped."""
         now_s = asyncio.get_running_loop().time()
         if self._summary.first_ms is None:
             self._summary.first_ms, self._started_s = at_ms, now_s
@@ -218,9 +202,7 @@ async def in_time_order(
 ) -> AsyncGenerator[tuple[int, Record], None]:
     """Yield the records of the ranges as one log, each with its time in milliseconds, in bounded memory.
 
-    Args:
-        reader: A connected reader that reads nothing else meanwhile.
-        ranges: What to read; of records of one millisecond those of the partition that comes first here are first.
+    Of records of one millisecond those of the partition that comes first in the ranges are first.
     """
     order = TimeOrder({tp: rank for rank, tp in enumerate(ranges)})
     reader.assign(ranges)
@@ -233,7 +215,6 @@ async def in_time_order(
 
 
 async def _catalogue(place: RerunEndpoint) -> Catalogue:
-    """Return the topics of a deployment with their actual number of partitions."""
     found, topics = Catalogue(prefix=place.prefix), await existing_topics(place.kafka, place.prefix)
     partitions = checked_partitions(found.queries, topics.get(found.queries))
     checked_partitions(found.feedback, topics.get(found.feedback), partitions)

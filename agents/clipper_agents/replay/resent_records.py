@@ -65,14 +65,9 @@ def new_id(query_id: str, run: str) -> str:
 
 
 class RecordResender:
-    """Makes copies of records, in the order of the log.
+    """Makes copies of records, in the order of the log, for a target with as many partitions.
 
-    Args:
-        source: The topics that are read.
-        target: The topics that are written, with as many partitions.
-        run: Name of the run, without `~`; new ids end with it.
-        applications: Applications to send; empty: all.
-        remembered: Queries that are remembered at least.
+    New ids end with the name of the run, which has no `~`. Without applications records of all are sent.
     """
 
     def __init__(

@@ -48,21 +48,12 @@ class Span:
 
     @property
     def horizon_ms(self) -> float:
-        """The horizon in milliseconds."""
         return float("inf") if self.horizon_s is None else self.horizon_s * 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionSpan:
-    """Ranges of offsets to read in one partition of each topic.
-
-    Attributes:
-        partition: Number of the partition.
-        first: Offset of the first wanted prediction.
-        predictions: Predictions to read; those before `first` only for their ids.
-        audits: Audits to read.
-        feedback: Feedback to read.
-    """
+    """Ranges of offsets to read in one partition of each topic; predictions before `first` only for their ids."""
 
     partition: int
     first: int
@@ -72,22 +63,11 @@ class PartitionSpan:
 
     @property
     def records(self) -> int:
-        """Number of offsets to read."""
         return sum(end - begin for begin, end in (self.predictions, self.audits, self.feedback))
 
 
 async def partition_spans(reader: LogReader, catalogue: Catalogue, span: Span) -> list[PartitionSpan]:
-    """Return the offsets of each partition with predictions in the span.
-
-    Args:
-        reader: A connected reader that reads nothing else meanwhile.
-        catalogue: Topics of the deployment.
-        span: The part to read.
-
-    Raises:
-        KafkaError: no broker answers, or a right is missing.
-        TimeoutError: no record came within the reader's patience.
-    """
+    """Return the offsets of each partition with predictions in the span; errors as of `LogReader.lists`."""
     found = [await _partition_span(reader, catalogue, span, number) for number in range(catalogue.partitions)]
     return [one for one in found if one.first < one.predictions.end]
 
@@ -116,19 +96,13 @@ async def range_between(
 ) -> Range:
     """Return the offsets of a partition's records from one time to another, milliseconds since the epoch.
 
-    Args:
-        reader: A connected reader.
-        tp: The partition.
-        since_ms: Records of this time and later; None: from the oldest on.
-        until_ms: Records before this time; None: up to the end.
-        there: What the partition holds.
+    None stands for the oldest record and for the end of what is `there`.
     """
     first = await _offset_at(reader, tp, since_ms, there)
     return Range(first, there.end if until_ms is None else max(first, await _offset_at(reader, tp, until_ms, there)))
 
 
 async def _offset_at(reader: LogReader, tp: TopicPartition, at_ms: int | None, there: Range) -> int:
-    """Return the first offset at or after a time; the first of all without a time, the end if all are older."""
     if at_ms is None:
         return there.first
     return min(there.end, (await reader.offsets_at([tp], at_ms)).get(tp, there.end))

@@ -64,17 +64,14 @@ class Verification(msgspec.Struct, kw_only=True):
 
     @property
     def rows(self) -> int:
-        """Number of compared rows."""
         return sum(one.rows for one in self.partitions)
 
     @property
     def feedbacks(self) -> int:
-        """Number of folded records."""
         return sum(one.feedbacks for one in self.partitions)
 
     @property
     def partings(self) -> Sequence[RowMismatch]:
-        """Rows that differ."""
         return [parting for one in self.partitions for parting in one.partings]
 
 

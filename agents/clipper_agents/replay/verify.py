@@ -9,19 +9,22 @@ Rules of this file:
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from clipper_agents.control.state import ControlState
+from aiokafka import TopicPartition
+
+from clipper_agents.control.state import control_state
 from clipper_agents.feedback.feedback_step import Row
-from clipper_agents.kafka.reader import Record
-from clipper_agents.replay.log_ranges import Logs
+from clipper_agents.kafka.errors import checked_partitions
+from clipper_agents.kafka.reader import LogReader, open_reader
+from clipper_agents.kafka.topics import existing_topics
 from clipper_agents.replay.refold import PartitionFold, SelectionTable, VerificationInputs, learning_configs
 from clipper_agents.replay.verdicts import PartitionVerdict, RowMismatch, Verification, shown_row
 from clipper_stream.errors import SetupError
 from clipper_topics.catalogue import Catalogue
+from clipper_topics.connection import KafkaConnection
 from clipper_topics.selection_rows import POSITION, encode_row, note_row
 
 
@@ -29,83 +32,70 @@ class BeginningDeleted(SetupError):
     """A log no longer has its first records, so what it leads to is unknown."""
 
 
-async def verify(
-    logs: Logs,
-    catalogue: Catalogue,
-    horizon_s: float,
-    application: str | None = None,
-    told: Callable[[PartitionVerdict], None] = lambda _: None,
-) -> Verification:
-    """Fold the logs again and compare.
-
-    Args:
-        logs: Logs of a deployment, such as `open_logs` opens.
-        catalogue: Topics of the deployment.
-        horizon_s: How long after its query a feedback counts, in seconds, as the routers have it.
-        application: The application whose rows are compared; None: all.
-        told: Called with the verdict on each partition.
+async def verify(connection: KafkaConnection, catalogue: Catalogue, horizon_s: float) -> Verification:
+    """Fold the logs of a deployment again and compare, with the horizon of feedback, in seconds, that its routers have.
 
     Raises:
         BeginningDeleted: a log has lost its first records.
         KafkaUnreachable: no broker answers.
+        TopicMismatch: a topic is missing, or has other partitions than the settings say.
     """
+    found = await existing_topics(connection, catalogue.prefix)
+    wanted = {spec.name: spec.partitions for spec in catalogue.fixed_topics()}
+    read = (catalogue.predictions, catalogue.audits, catalogue.feedback, catalogue.selection_changelog)
+    for topic in (*read, catalogue.control):
+        checked_partitions(topic, found.get(topic), wanted[topic])
+    async with open_reader(connection) as reader:
+        return await verify_logs(reader, catalogue, horizon_s)
+
+
+async def verify_logs(reader: LogReader, catalogue: Catalogue, horizon_s: float) -> Verification:
+    """Verify what a reader of committed records reads; errors as of `verify`."""
     started_s = time.perf_counter()
-    known = await read_known(logs, catalogue, horizon_s)
-    found: list[PartitionVerdict] = []
-    for partition in range(catalogue.partitions):
-        found.append(await _verify_partition(logs, known, partition, application))
-        told(found[-1])
+    known = await read_known(reader, catalogue, horizon_s)
+    found = [await _verify_partition(reader, known, partition) for partition in range(catalogue.partitions)]
     equal = not any(verdict.partings for verdict in found)
     return Verification(equal=equal, seconds=round(time.perf_counter() - started_s, 3), partitions=found)
 
 
-async def read_known(logs: Logs, catalogue: Catalogue, horizon_s: float) -> VerificationInputs:
-    """Read what all partitions share; arguments as of `verify`."""
-    changelog = catalogue.selection_changelog
-    ends = [(await logs.bounds(changelog, number))[1] for number in range(catalogue.partitions)]
-    control = ControlState(saved_rows=False)
-    async for records in _records(logs, catalogue.control, 0, *await logs.bounds(catalogue.control, 0)):
-        control.take(records)
+async def read_known(reader: LogReader, catalogue: Catalogue, horizon_s: float) -> VerificationInputs:
+    """Read what all partitions share."""
+    changelog = [TopicPartition(catalogue.selection_changelog, number) for number in range(catalogue.partitions)]
+    ends = await reader.end_offsets(changelog)
+    control = await control_state(reader, catalogue)
     return VerificationInputs(
         catalogue=catalogue,
         configs=learning_configs(control),
         restores=control.restores,
-        changelog_ends=ends,
+        changelog_ends=[ends[tp] for tp in changelog],
         horizon_s=horizon_s,
     )
 
 
-async def _verify_partition(
-    logs: Logs, known: VerificationInputs, partition: int, application: str | None
-) -> PartitionVerdict:
+async def _verify_partition(reader: LogReader, known: VerificationInputs, partition: int) -> PartitionVerdict:
     topics, table = known.catalogue, SelectionTable(partition)
-    changelog = topics.selection_changelog
-    start, _ = await logs.bounds(changelog, partition)
-    async for records in _records(logs, changelog, partition, start, known.changelog_ends[partition]):
-        table.take(records)
-    end = await _whole(logs, topics.feedback, partition)
+    changelog, predictions, audits, feedback = (
+        TopicPartition(topic, partition)
+        for topic in (topics.selection_changelog, topics.predictions, topics.audits, topics.feedback)
+    )
+    end_of_table = {changelog: known.changelog_ends[partition]}
+    await reader.read({changelog: None}, lambda _, records: table.take(records), end_of_table)
+    ends = {tp: await _whole(reader, tp) for tp in (feedback, predictions, audits)}
     upto = 1 + max((row.offset for row in table.rows.values()), default=-1)
     with TemporaryDirectory(prefix="clipper-verify-") as folder, PartitionFold(Path(folder), known, table) as fold:
-        for topic, stop, take in (
-            (topics.predictions, await _whole(logs, topics.predictions, partition), fold.take_predictions),
-            (topics.audits, await _whole(logs, topics.audits, partition), fold.take_audits),
-            (topics.feedback, min(end, upto), fold.take_feedback),
-        ):
-            async for records in _records(logs, topic, partition, 0, stop):
-                take(records)
+        await reader.read({predictions: 0}, lambda _, records: fold.take_predictions(records), ends)
+        await reader.read({audits: 0}, lambda _, records: fold.take_audits(records), ends)
+        folded = {feedback: min(ends[feedback], upto)}
+        await reader.read({feedback: 0}, lambda _, records: fold.take_feedback(records), folded)
         fold.forget_contexts(upto)
-    wanted = [
-        place
-        for place in dict.fromkeys([*table.rows, *fold.rows])
-        if place[0] not in fold.unlogged and application in (None, place[0] or place[1] or application)
-    ]
+    wanted = [place for place in dict.fromkeys([*table.rows, *fold.rows]) if place[0] not in fold.unlogged]
     return PartitionVerdict(
         partition=partition,
         position=table.position,
-        behind=max(0, end - 1 - table.position),
+        behind=max(0, ends[feedback] - 1 - table.position),
         feedbacks=fold.folded,
         rows=sum(place in table.rows for place in wanted),
-        partings=[*_mismatches(partition, table, fold, wanted, end), *_misplaced(table, application)],
+        partings=[*_mismatches(partition, table, fold, wanted, ends[feedback]), *_misplaced(table)],
         unlogged=sorted(fold.unlogged),
     )
 
@@ -128,30 +118,18 @@ def _mismatches(
             )
 
 
-def _misplaced(table: SelectionTable, application: str | None) -> Iterator[RowMismatch]:
+def _misplaced(table: SelectionTable) -> Iterator[RowMismatch]:
     for key, row in table.misplaced.items():
-        if application in (None, key.application):
-            yield RowMismatch(
-                application=key.application,
-                context=key.context,
-                partition=key.partition,
-                table=shown_row(row),
-                logs=None,
-            )
+        yield RowMismatch(
+            application=key.application, context=key.context, partition=key.partition, table=shown_row(row), logs=None
+        )
 
 
-async def _whole(logs: Logs, topic: str, partition: int) -> int:
-    """Return the end of a log that has its first record."""
-    start, end = await logs.bounds(topic, partition)
+async def _whole(reader: LogReader, tp: TopicPartition) -> int:
+    start, end = (await reader.ranges([tp]))[tp]
     if start:
         raise BeginningDeleted(
-            f"{topic}[{partition}] begins at offset {start}: what was deleted before it led to rows of the table, so "
-            "nothing can be verified: keep the logs for longer by `retention.ms`"
+            f"{tp.topic}[{tp.partition}] begins at offset {start}: what was deleted before it led to rows of the "
+            "table, so nothing can be verified: keep the logs for longer by `retention.ms`"
         )
     return end
-
-
-async def _records(logs: Logs, topic: str, partition: int, start: int, end: int) -> AsyncIterator[list[Record]]:
-    async with aclosing(logs.read(topic, partition, start, end)) as lists:
-        async for records in lists:
-            yield records

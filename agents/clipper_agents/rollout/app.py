@@ -22,7 +22,7 @@ from clipper_agents.control.state import ControlState
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.kafka.follower import TopicFollower
 from clipper_agents.kafka.reader import Record
-from clipper_agents.kafka.retry import RESTART_WAIT_S, retry
+from clipper_agents.kafka.retry import RESTART_WAIT_S, reached_in, retry
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import StewardMetrics
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, comparison_specs, needs_history
@@ -118,7 +118,7 @@ class RolloutController:
         following = asyncio.ensure_future(self._follower.run())
         work = [following]
         try:
-            await self._follower.caught_up_in(following)
+            await reached_in(following, self._follower.caught_up)
             ready()
             work.append(asyncio.ensure_future(self._compare_what_there_is()))
             done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
@@ -210,7 +210,6 @@ class RolloutController:
             self._changed.clear()
 
     async def _wait_for_revision(self, application: str, revision: int) -> bool:
-        """Wait until the application has this revision; False when it does not come."""
         if revision <= self._missing.get(application, 0):
             return False
         try:

@@ -45,7 +45,6 @@ class TrialSpec:
     """One trial of an application.
 
     Attributes:
-        trial: The trial.
         since: The revision at which it began.
         step_since: That of its present stage and share.
         shares: By revision, as far as they are known.
@@ -72,8 +71,6 @@ class ComparisonSpec:
     """What is compared of one application.
 
     Attributes:
-        revision: Of its manifest now.
-        rule: How its trials are judged.
         loss: How a label is compared with an output.
         learns_scale: Whether the scale of the losses is to be set once trials have shown it.
         sampled: Whether feedback is about a random sample of the queries.
@@ -81,7 +78,6 @@ class ComparisonSpec:
         objective_ms: Within which it is answered; None: nobody knows.
         candidates_since: Revision since which they are these.
         keep_best: How many candidates to keep; None: all.
-        drift: The detector of its losses; None: none.
         begins_ms: When the oldest of these comparisons began, milliseconds since the epoch.
     """
 

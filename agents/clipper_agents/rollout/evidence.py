@@ -65,7 +65,6 @@ class EvidenceFold:
 
     @property
     def remembered(self) -> int:
-        """Queries that are kept."""
         return len(self._queries)
 
     @property
@@ -100,7 +99,6 @@ class EvidenceFold:
         return sorted(found, key=lambda one: one.command != "abort")
 
     def comparisons(self) -> list[Comparison]:
-        """How each version of each application stands."""
         return [one for evidence in self._evidence.values() for one in evidence.comparisons()]
 
     def _completed(self, record: Record, at_ms: int) -> BufferedQuery | None:

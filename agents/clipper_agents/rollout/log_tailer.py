@@ -67,7 +67,6 @@ class MergedLogTailer:
         await reader.follow({tp: found.get(tp, ends[tp]) for tp in self._partitions}, ends)
 
     async def stop(self) -> None:
-        """Disconnect, if it was ever connected."""
         await self._reader.close()
 
     async def follow(self) -> AsyncIterator[list[tuple[int, Record]]]:

@@ -8,10 +8,11 @@ Rules of this file:
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, TrialShare, TrialSpec
-from clipper_agents.rollout.decisions import Command, RolloutDecision
+from clipper_agents.rollout.decisions import RolloutDecision
 from clipper_agents.rollout.query_losses import QueryLosses, apart, compared_models
 from clipper_stream.feedback.update import LoggedDecision
 from clipper_stream.sequential_testing.keep_best import CandidateLosses, OpenComparison
@@ -40,13 +41,11 @@ class OpenTrial(NamedTuple):
     opened: OpenDecision
 
     def learn(self, losses: QueryLosses, kind: Kind) -> None:
-        """Take in the feedback about it."""
         own = None if self.model in losses.silent else losses.models.get(self.model)
         misses = Misses(losses.at_bound.get(self.model, 0.0), losses.answer_at_bound, losses.largest)
         self.evidence.learn(self.opened, kind, own, losses.answer, misses)
 
     def give_up(self) -> None:
-        """Wait no more for it."""
         self.evidence.give_up(self.opened)
 
 
@@ -57,11 +56,9 @@ class OpenCandidates(NamedTuple):
     opened: OpenComparison
 
     def learn(self, losses: QueryLosses, _: Kind) -> None:
-        """Take in the feedback about it."""
         self.evidence.learn(self.opened, losses.models, losses.chances, losses.at_bound)
 
     def give_up(self) -> None:
-        """Wait no more for it."""
         self.evidence.give_up(self.opened)
 
 
@@ -115,21 +112,21 @@ class ApplicationEvidence:
         The newest record that was read is of `newest_ms`; None: all that there is was read.
         """
         before = None if newest_ms is None else int(newest_ms - self._answered_within_ms) // 1000
+        decided = partial(RolloutDecision, application=self.spec.application, revision=self.spec.revision)
         for ref, trial in self._trials.items():
             if trial.spec.trial.automatic:
                 verdict, largest = self._judged(trial, before), trial.evidence.largest
                 if self.spec.learns_scale and _labels(trial) >= SCALE_LABELS and largest > 1.0:
                     why = f"of the first {SCALE_LABELS} labels one was missed by {largest:g}"
                     numbers = {"loss_scale": _rounded_up(largest), "largest": largest}
-                    yield self._decided("scale", ref, why=why, numbers=numbers)
-                elif verdict.action != "wait":
-                    yield self._decided(
-                        verdict.action, ref, why=verdict.why, numbers=verdict.numbers, share=verdict.share
-                    )
+                    yield decided(command="scale", model=ref, why=why, numbers=numbers)
+                elif (action := verdict.action) != "wait":
+                    why, numbers = verdict.why, dict(verdict.numbers)
+                    yield decided(command=action, model=ref, share=verdict.share, why=why, numbers=numbers)
         if self.spec.keep_best is not None:
             found = self._losses.worst(self.spec.keep_best, self.spec.rule.confidence, before)
             if found is not None:
-                yield self._decided("retire", found.model, why=found.why, numbers=found.numbers)
+                yield decided(command="retire", model=found.model, why=found.why, numbers=found.numbers)
 
     def comparisons(self) -> list[Comparison]:
         """How each version stands, trials first."""
@@ -197,46 +194,17 @@ class ApplicationEvidence:
     def _comparison(
         self, model: str, stage: str, feedbacks: int, losses: Capital, verdict: TrialVerdict | None = None
     ) -> Comparison:
-        numbers = {} if verdict is None else verdict.numbers
+        numbers: dict[str, Any] = {"lower": -1.0, "upper": 1.0, **(verdict.numbers if verdict else {})}
         return Comparison(
             application=self.spec.application,
             model=model,
             stage=stage,
             feedbacks=feedbacks,
-            difference=numbers.get("difference"),
-            lower=numbers.get("lower", -1.0),
-            upper=numbers.get("upper", 1.0),
             loss=None if losses.mean is None or not feedbacks else min(1.0, max(0.0, losses.mean)),
             loss_lower=max(0.0, losses.lower(self.spec.rule.alpha)),
             loss_upper=min(1.0, losses.upper(self.spec.rule.alpha)),
-            scores=numbers.get("scores", 0),
-            waiting=numbers.get("waiting", 0),
-            since_s=numbers.get("since_s"),
-            upto_s=numbers.get("upto_s", 0),
             waits_for="" if verdict is None else _waits_for(verdict),
-            trial_loss=numbers.get("trial_loss"),
-            trial_feedbacks=numbers.get("trial_feedbacks", 0),
-            answer_loss=numbers.get("answer_loss"),
-            answer_feedbacks=numbers.get("answer_feedbacks", 0),
-        )
-
-    def _decided(
-        self,
-        command: Command,
-        model: str,
-        *,
-        why: str,
-        numbers: Mapping[str, Any],
-        share: float | None = None,
-    ) -> RolloutDecision:
-        return RolloutDecision(
-            command=command,
-            application=self.spec.application,
-            model=model,
-            revision=self.spec.revision,
-            share=share,
-            why=why,
-            numbers=numbers,
+            **{name: value for name, value in numbers.items() if name in Comparison.__struct_fields__},
         )
 
     def _candidates(self) -> CandidateLosses:
@@ -256,7 +224,6 @@ def _labels(trial: _Trial) -> int:
 
 
 def _rounded_up(number: float) -> float:
-    """Return the next number of one digit."""
     digit = 10.0 ** math.floor(math.log10(number))
     return math.ceil(number / digit) * digit
 

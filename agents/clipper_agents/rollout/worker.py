@@ -6,7 +6,6 @@ start --> control topic read --> `ready` line --> SIGTERM --> end
 
 import asyncio
 import logging
-import signal
 
 import uvloop
 
@@ -56,8 +55,7 @@ async def _run(settings: WorkerSettings[StewardSection], metrics: StewardMetrics
         metrics.health.serves(tuple)
         print(ready, flush=True)  # noqa: T201 - a supervisor waits for this line
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end)
+    exits.end_on_signals(end, lambda: "the connections to Kafka are closed")
     metrics.health.watch_loop()
     topics = settings.catalogue
     watched = (topics.control, topics.predictions, topics.audits, topics.feedback)

@@ -125,7 +125,7 @@ class RouterProcess:
             IndexedLog(app, catalogue.predictions, decisions, read_prediction, self._skew),
             IndexedLog(app, catalogue.audits, audits, read_audit),
         )
-        self._caches = partition_caches(folder / "cache", settings.section.cache_bytes)
+        self._caches = partition_caches(folder / "cache", int(settings.section.cache_mib * 1024 * 1024))
         stores = QueryStores(self._registry, self._selection, self._caches, self._logs)
 
         # a query's life
@@ -225,7 +225,6 @@ class RouterProcess:
         return table
 
     async def _refer_to_topics(self) -> None:
-        """Find the topics that this process refers to, and forget what it knows of earlier ones of their names."""
         catalogue, ids = self._settings.catalogue, self.app.topic_ids
         indexed = (*catalogue.logs, catalogue.selection_changelog)
         others = (catalogue.outputs, catalogue.selection, catalogue.control, catalogue.hosts, catalogue.feedback_acks)
@@ -264,7 +263,6 @@ class RouterProcess:
         self._caches.keep_only(owned)
 
     async def _unread(self) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
-        """Return the next offsets to read: of the queries of owned partitions, and of the feedback of all."""
         catalogue = self._settings.catalogue
         everywhere = [(catalogue.feedback, number) for number in range(catalogue.partitions)]
         owned = [(catalogue.queries, number) for number in self.app.owned_partitions(catalogue.queries)]

@@ -102,7 +102,6 @@ class PartitionIndex:
         return self._first(queries, repeated_between)
 
     def undecided(self, query_ids: Sequence[str]) -> list[int]:
-        """Return the indices of queries under whose ids nothing is decided."""
         keys, known = [*map(entry_key, query_ids)], set[int]()
         for age in self._ages.values():
             known.update(index for index, value in enumerate(age.get_many(keys)) if value is not None)
@@ -259,7 +258,6 @@ class PartitionIndex:
     def _first(
         self, asked: Sequence[Asked], between: Callable[[float, float], tuple[float, float]]
     ) -> list[DecisionMatch | None]:
-        """Return the first decision in log order of each application and of the time that `between` gives."""
         matches: list[DecisionMatch | None] = [None] * len(asked)
         missing, horizon_ms = list(range(len(asked))), self._horizon_s * 1000
         for age in sorted(self._ages):
@@ -383,6 +381,5 @@ class DecisionLookup:
             self.audits.update(zip(keys, self._audit_index.find([*keys.values()]), strict=True))
 
     def is_complete(self, asked: Asked) -> bool:
-        """Return whether the decision is known, and its audit if it has one."""
         decision = self.decisions[asked]
         return decision is not None and self.audits.get(asked, decision) is not None

@@ -285,7 +285,6 @@ class FeedbackProcessor:
     def _split(
         self, partition: int, feedback: list[Given], lookup: DecisionLookup
     ) -> tuple[list[Given], list[tuple[Record, int]]]:
-        """Split feedback into that of this partition, and that whose id names another partition, with its number."""
         here, elsewhere = [], []
         for given in feedback:
             target = self._named_partition(partition, given, lookup)

@@ -89,7 +89,6 @@ class OutgoingRecords(NamedTuple):
         return zip(keys, self.values, ([*headers, *echoed.get(query, ())] for query in queries), strict=True)
 
     def index_entries(self, first: int) -> Iterable[IndexEntry]:
-        """What is to be indexed, when the first record has this offset."""
         if self.answers is None:
             return ()
         batch, queries, audit = self.batch, self.queries, self.batch.audit

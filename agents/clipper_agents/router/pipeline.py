@@ -207,7 +207,6 @@ class QueryPipeline:
         return {query: match.logged for query, match in enumerate(matches) if match is not None and match.own}
 
     def _choices(self, batch: QueryBatch) -> tuple[Application | None, Choices]:
-        """Return the application of a batch, and its policy's choice in each context of the queries."""
         application = self._stores.registry.applications.get(batch.application)
         if application is None:
             return None, {}
@@ -243,7 +242,6 @@ class QueryPipeline:
         self.router.return_s += (took_s - self.router.return_s) / MEMORY_CHUNKS
 
     def fail(self, request: Request, reason: str) -> None:
-        """Fail all rows of a request that could not be sent."""
         rows = len(request.rows)
         piece = OutputPiece(request.frame, 0, [None] * rows, dict.fromkeys(range(rows), Failure("error", reason)))
         self.carry_out(self.router.gather([piece], time.time()))
@@ -395,7 +393,6 @@ class QueryPipeline:
 
 
 def _pieces(frames: Iterable[OutputFrame]) -> Iterator[list[OutputPiece]]:
-    """Outputs in lists that are gathered one at a time."""
     pieces, rows = list[OutputPiece](), 0
     for frame in frames:
         failures = {row.row: Failure(row.reason, row.explanation) for row in frame.failed}
@@ -415,7 +412,6 @@ def _asked(batch: QueryBatch, query: int) -> Asked:
 
 
 def _finish(batch: QueryBatch, queries: Sequence[int]) -> list[int]:
-    """Return the offsets of queries that are to be acknowledged."""
     set_state(batch.states, queries, QueryState.ACKNOWLEDGED)
     return [batch.offsets[query] for query in queries]
 

@@ -70,7 +70,6 @@ def _encoded(answers: Answers, place: int) -> tuple[bytes, Failure | None]:
 
 
 def _default(answers: Answers, prediction: Prediction, failure: Failure) -> bytes:
-    """Return a prediction with the application's default output, or null where no record can hold that either."""
     batch, packed = answers.batch, prediction.outputs is not UNSET
     default: Any = batch.manifest.default_output if batch.is_registered else None
     prediction.confidence, prediction.models, prediction.missing, prediction.features = 0.0, [], [], []
@@ -123,7 +122,6 @@ def prediction_of(answers: Answers, place: int) -> Prediction:
 def _models_of(
     batch: QueryBatch, entry: int, decision: Decision, *, packed: bool, unwritable: str = ""
 ) -> tuple[list[ModelAnswer], list[Missing]]:
-    """Return the models that an entry asked: those that answered a row at least, and the others."""
     models, missing = list[ModelAnswer](), list[Missing]()
     asked_s, failed, failures = batch.asked_at_s, entry in batch.failed, _NO_FAILURES
     for ref, chance, slots in zip(decision.models, decision.propensities, batch.slots_of(entry), strict=True):

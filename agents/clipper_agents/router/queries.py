@@ -134,7 +134,6 @@ class QueryAgent:
                 yield from batches
 
     def _refuse(self, partition: int, undecodable: Refused, generation: int) -> None:
-        """Have records that hold no query stored as dead letters, and then acknowledge them."""
         offsets = [record.offset for record, _ in undecodable]
         topic = undecodable[0][0].topic
         self._metrics.counter("clipper_dead_letters_total", topic, "undecodable").inc(len(offsets))
@@ -235,7 +234,6 @@ class _Batches:
         return batch
 
     def close_full(self, batch: QueryBatch, rows_added: int) -> None:
-        """Add no more to a batch of packed queries that has many rows."""
         if rows_added > 1 and sum(len(rows) for *_, rows in self.queries[batch]) >= ROWS_TOGETHER:
             key = batch.application, batch.content_type
             if self._filling.get(key) is batch:

@@ -112,7 +112,6 @@ class QueryTraces:
 
 
 def _traced_rows(request: Request) -> "Iterator[tuple[TracedRows, WorkerSpan]]":
-    """Yield the rows of a request that are of sampled queries, each with all rows of one entry."""
     first = 0
     for batch, slots, _ in request.asked:
         asked = {*slots} if batch.traces else set()

@@ -187,7 +187,6 @@ class SelectionStore:
             first = prefix_of(name) + b"\xff"
 
     def _contexts(self, partition: int) -> Iterator[tuple[bytes, int]]:
-        """Yield the key and the offset of each row with a context."""
         for key, value in self._table.items(partition):
             if is_context(decode_key(key)):
                 yield key, offset_of(value)

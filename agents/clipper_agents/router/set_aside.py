@@ -118,7 +118,6 @@ class DeferredQueries:
             self._work.set()
 
     def has_id(self, partition: int, query_id: str) -> bool:
-        """Return whether a query with this id may be among those that wait."""
         return (partition, hash(query_id)) in self._ids
 
     def clear(self) -> None:
@@ -139,7 +138,6 @@ class DeferredQueries:
         await self._reader.close()
 
     async def _read_some(self, sink: RecordSink) -> bool:
-        """Read some queries of each lane again; return False if there was nothing to read."""
         generation, has_read = self._app.generation, False
         for (application, partition), lane in [*self._lanes.items()] if generation >= 0 else []:
             taken = lane.take(self._admission.room(application), time.time())
@@ -196,7 +194,6 @@ class SkippedBacklogs:
 
     @property
     def skipped(self) -> int:
-        """How many offsets are skipped and not read yet."""
         return sum(self._consumer.trackers[tp].skipped_offsets for tp in self._partitions)
 
     def skip_if_behind(self, chunk: Mapping[TP, Sequence[Record]], late: Collection[int]) -> None:
@@ -255,7 +252,6 @@ class SkippedBacklogs:
             logger.warning("queries are read too late: the newest come first, left for later count=%d", self.skipped)
 
     def _ranges(self) -> dict[TopicPartition, Range]:
-        """The first skipped offsets of each partition; partitions without any are dropped."""
         ranges: dict[TopicPartition, Range] = {}
         for tp in [*self._partitions] if self._app.generation >= 0 else []:
             if (left := self._consumer.trackers[tp].skipped_range) is not None:
@@ -265,7 +261,6 @@ class SkippedBacklogs:
         return ranges
 
     async def _read_some(self, sink: RecordSink, generation: int) -> float:
-        """Have some queries read; return for how long to rest afterwards, in seconds."""
         most = READ_TOGETHER if _now_s() - self._new_s < BUSY_S else READ_ALONE
         wanted = [tp for tp in self._reader.unread if not sink.is_held(TP(*tp), most)]
         fetched = await self._reader.fetch(wanted, most, LOOK_AGAIN_S) if wanted else {}

@@ -12,6 +12,7 @@ Rules of this file:
 """
 
 import json
+import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,8 +35,10 @@ from clipper_agents.settings.sections import (
     SupervisorSection,
 )
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.models.registry import runtime_for
+from clipper_stream.models.allowlist import local_path
+from clipper_stream.models.registry import RUNTIMES, runtime_for
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
+from clipper_stream.names import choices
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import VARIABLES, KafkaConnection
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
@@ -86,7 +89,6 @@ class Settings(Section, frozen=True):
 
     @property
     def catalogue(self) -> Catalogue:
-        """The topics."""
         return Catalogue(prefix=self.kafka.prefix, partitions=self.kafka.partitions)
 
     @property
@@ -107,7 +109,6 @@ class Settings(Section, frozen=True):
 
     @property
     def files(self) -> FileRules:
-        """What the operator says about model files."""
         return FileRules(unpickle=self.loading.unpickle, cache_dir=self.loading.cache_dir)
 
     @property
@@ -174,20 +175,23 @@ def load_settings(
     Raises:
         InvalidSetting: with the file, the key, the value and what is allowed.
     """
-    content = read_file(path) if path else {}
+    content, folder = read_file(path) if path else {}, path.parent if path else Path()
     for source, section, key, text in (*_from_environment(environ), *_from_command_line(overrides or {})):
         target = content.setdefault(section, {})
         if isinstance(target, dict):
             target[key] = _typed(source, section, key, text)
-    source = str(path) if path else "settings"
+
+    def refusal(problems: Iterable[str]) -> InvalidSetting:
+        lines = dict.fromkeys([*_missing_files(folder, content), *problems])
+        return InvalidSetting("\n".join(f"{path or 'settings'}: {line}" for line in lines))
+
     try:
-        settings = msgspec.convert(content, Settings)
+        settings = _with_paths_from(folder, _with_rows_of_applications(msgspec.convert(content, Settings)))
     except msgspec.ValidationError as error:
-        raise InvalidSetting(f"{source}: {explained(str(error), content, Settings)}") from error
-    settings = _with_rows_of_applications(settings)
-    _refuse(source, [*_problems(settings), *manifest_problems(settings.applications, settings.models)])
-    settings = _with_paths_from(path.parent if path else Path(), settings)
-    _refuse(source, outside_problems(settings.models, settings.allowed, settings.files))
+        raise refusal([explained(str(error), content, Settings)]) from error
+    outside = outside_problems(settings.models, settings.allowed, settings.files)
+    if problems := [*_problems(settings), *manifest_problems(settings.applications, settings.models), *outside]:
+        raise refusal(problems)
     return settings
 
 
@@ -197,7 +201,8 @@ def read_file(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
-        raise InvalidSetting(f"{path}: {error.strerror}; give the path of a clipper.toml") from error
+        instead = "`clipper-stream init` writes one to start from, --config FILE names another"
+        raise InvalidSetting(f"{path}: {error.strerror}; {instead}") from error
     except (ValueError, UnicodeDecodeError) as error:
         raise InvalidSetting(f"{path}: not {path.suffix.lstrip('.') or 'toml'}: {error}") from error
     if not isinstance(content, dict):
@@ -210,6 +215,15 @@ def read_file(path: Path) -> dict[str, Any]:
     return content
 
 
+def _missing_files(folder: Path, content: Mapping[str, Any]) -> Iterator[str]:
+    """Model files that are not here; no problem by themselves, as the models may be loaded on another machine."""
+    for model in _tables(content.get("model")):
+        uri, has_file = model.get("uri"), getattr(RUNTIMES.get(str(model["runtime"])), "NEEDS_DIGEST", False)
+        path = local_path(uri) if isinstance(uri, str) and has_file else None
+        if path is not None and not os.path.exists(folder / path):  # noqa: PTH110 - false where no file has such a name
+            yield f"model {model.get('name')!r}: there is no file {folder / path}: put it there, or correct its uri"
+
+
 def _tables(value: Any) -> list[dict[str, Any]]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
@@ -217,11 +231,6 @@ def _tables(value: Any) -> list[dict[str, Any]]:
 def is_setting(variable: str) -> bool:
     """Whether `load_settings` reads this environment variable; the password is not one of them."""
     return any(_from_environment({variable: "x"}))
-
-
-def _refuse(source: str, problems: Iterable[str]) -> None:
-    if lines := [f"{source}: {problem}" for problem in problems]:
-        raise InvalidSetting("\n".join(lines))
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:
@@ -238,14 +247,14 @@ def _from_command_line(overrides: Mapping[str, str]) -> Iterator[tuple[str, str,
     for name, text in overrides.items():
         section, _, key = name.partition(".")
         if section not in SECTIONS:
-            raise InvalidSetting(f"{name}: no such setting; write section.key with one of {', '.join(SECTIONS)}")
+            raise InvalidSetting(f"{name}: no such setting: write section.key; {choices(section, SECTIONS)}")
         yield name, section, key, text
 
 
 def _typed(source: str, section: str, key: str, text: str) -> Any:
     fields = {field.name: field.type for field in msgspec.structs.fields(SECTIONS[section])}
     if key not in fields:
-        raise InvalidSetting(f"{source}: [{section}] has no key {key!r}; it has {', '.join(fields)}")
+        raise InvalidSetting(f"{source}: [{section}] has no key {key!r}: {choices(key, fields)}")
     is_list = "list" in str(fields[key])
     value = [part for part in map(str.strip, text.split(",")) if part] if is_list else text
     try:
@@ -265,10 +274,10 @@ def _with_rows_of_applications(settings: Settings) -> Settings:
 
 
 def _problems(settings: Settings) -> Iterator[str]:
-    """Keys that cannot be, and keys of which one is nothing without the other."""
     processes, partitions, gateway = settings.router.processes, settings.kafka.partitions, settings.gateway
     if processes > partitions:
-        yield f"router.processes = {processes}: at most kafka.partitions = {partitions}, one has one writer"
+        bound = f"at most kafka.partitions = {partitions}, of which each has one router"
+        yield f"router.processes = {processes}: {bound}: start fewer, or raise kafka.partitions"
     if settings.forgets and (settings.router.data_dir or settings.host.data_dir or gateway.console_dir):
         yield (
             "router.data_dir, host.data_dir and gateway.console_dir outlive the temporary embedded broker that they "

@@ -76,11 +76,6 @@ class RouterSection(ProcessSection, frozen=True):
     cache_mib: Annotated[float, msgspec.Meta(ge=0)] = 32.0
     """Budget of the prediction cache, in MiB a partition; 0: no cache."""
 
-    @property
-    def cache_bytes(self) -> int:
-        """Budget of the prediction cache, in bytes a partition."""
-        return int(self.cache_mib * 1024 * 1024)
-
 
 class HostSection(ProcessSection, frozen=True):
     """The model hosts, one process for each replica of a version that is not colocated."""

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from clipper_agents.control.host_reports import one_line
 from clipper_agents.control.plan import refs_of, wanted_hosts
-from clipper_agents.status.deployment_view import DeploymentView, one_line
+from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.model import (
     ApplicationStatus,
     ClusterStatus,
@@ -25,7 +26,7 @@ from clipper_agents.status.model import (
     Verdict,
     VersionStatus,
 )
-from clipper_agents.status.processes import NO_METRICS, ServedMetrics
+from clipper_agents.status.processes import ServedMetrics
 from clipper_agents.status.traffic_window import (
     LEAST_ASKED,
     LONGEST_S,
@@ -34,8 +35,7 @@ from clipper_agents.status.traffic_window import (
     TrafficWindow,
 )
 from clipper_stream.errors import SetupError
-from clipper_stream.intervals import wilson
-from clipper_stream.selection.confidence import BINS, expected_loss
+from clipper_stream.selection.confidence import BINS, Z, expected_loss
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 from clipper_topics.comparison import Comparison
@@ -47,6 +47,8 @@ SHOWN_CHANGES = 5
 NOT_SHOWN: Mapping[str, Any] = {"before": None, "after": None, "feedback_ends": [], "rows": None}
 """Of a change: its manifests and the selection state of then."""
 RETIRED_SHOWN_S = 86_400.0
+STARTS_WITHIN_S = 150.0
+"""So long `up` waits for a host; one that has said for longer that it starts was killed meanwhile."""
 JOINS_WITHIN_S = 15.0
 """A process that serves is a member; while its group divides the partitions anew it may be none."""
 DRIFT_SHOWN_S = 7 * 86_400.0
@@ -69,7 +71,7 @@ class StatusBuilder:
     recent: TrafficWindow
     now_s: float
     cluster: ClusterStatus | None = None
-    metrics: ServedMetrics = NO_METRICS
+    metrics: ServedMetrics = field(default_factory=ServedMetrics)
     _models: dict[str, ModelStatus] = field(default_factory=dict, init=False)
 
     def status(self, prefix: str, applications: Mapping[str, ApplicationStatus] | None = None) -> Status:
@@ -135,6 +137,7 @@ class StatusBuilder:
                 members = {member.instance for member in group.members}
                 unheard = {one.instance for one in reports if self._is_known(one)} - members
                 ready = members - {one.instance for one in reports} | ready - unheard
+            recent_ms = 1000 * (self.now_s - STARTS_WITHIN_S)
             is_known = not manifest.colocated and (group is not None or bool(self.facts.hosts.reports))
             self._models[ref] = ModelStatus(
                 ref=ref,
@@ -143,7 +146,7 @@ class StatusBuilder:
                 replicas=wanted_hosts(manifest),
                 hosts=len(ready) if is_known else None,
                 unheard=() if manifest.retired else tuple(sorted(unheard)),
-                starting=tuple(one.instance for one in reports if one.state in {"starting", "draining"}),
+                starting=tuple(one.instance for one in reports if one.state == "starting" and one.at_ms > recent_ms),
                 failed={
                     one.instance: one_line(one.reason or "no reason given") for one in reports if one.state == "failed"
                 },
@@ -156,7 +159,6 @@ class StatusBuilder:
 
     @cached_property
     def _reports(self) -> Mapping[str, Sequence[HostReport]]:
-        """What hosts said last, by version."""
         found = defaultdict[str, list[HostReport]](list)
         for report in sorted(self.facts.hosts.reports.values(), key=attrgetter("instance")):
             found[report.model].append(report)
@@ -213,7 +215,6 @@ class StatusBuilder:
             )
 
     def _retired(self, manifest: ApplicationManifest) -> list[str]:
-        """Versions that left the application within the last day."""
         since_ms = 1000 * (self.now_s - RETIRED_SHOWN_S)
         recent = [each for each in self.facts.changes_of(manifest.name) if each.at_ms > since_ms]
         had = {ref for change in recent for ref in (change.model, *refs_of(change.before)) if ref is not None}
@@ -267,3 +268,25 @@ def _latency(values_ms: Sequence[float]) -> Latency | None:
         return None
     p50_ms, p99_ms = np.quantile(values_ms, (0.5, 0.99), method="inverted_cdf").tolist()
     return Latency(p50_ms=p50_ms, p99_ms=p99_ms)
+
+
+def wilson(wrong: float, count: float) -> tuple[float, float]:
+    """95 % interval of a mean loss, right for one look; it stays within [0, 1] and is not empty at 0 errors.
+
+    Of losses between 0 and 1 it is wider than it need be: no loss with this mean varies more than one of 0 and 1.
+
+    Args:
+        wrong: Sum of the losses, each in [0, 1].
+        count: How many they are, >= 0; with a discount no whole number.
+
+    >>> tuple(round(bound, 4) for bound in wilson(5, 100))
+    (0.0215, 0.1118)
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
+    """
+    if count <= 0:
+        return 0.0, 1.0
+    share, ratio = min(1.0, max(0.0, wrong / count)), Z * Z / count
+    centre = (share + ratio / 2) / (1 + ratio)
+    half = Z * math.sqrt(share * (1 - share) / count + ratio / (4 * count)) / (1 + ratio)
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -75,7 +75,6 @@ class ClusterReader:
         await self._stack.aclose()
 
     async def topics(self) -> tuple[TopicStatus, ...]:
-        """The deployment's topics."""
         return _topics(await retry("topics", self._admin.describe_topics, STATUS.within_s), self._catalogue)
 
     async def read(self, facts: DeploymentView) -> ClusterStatus:
@@ -172,7 +171,6 @@ class ClusterReader:
         return found
 
     async def _heads(self, ranges: Mapping[TopicPartition, Range]) -> dict[TopicPartition, Record]:
-        """The first record of each of these ranges, where it is soon there."""
         heads: dict[TopicPartition, Record] = {}
         self._reader.assign(dict(ranges))
         end_s = time.monotonic() + STATUS.request_s
@@ -247,7 +245,6 @@ class ClusterWatch:
             await asyncio.sleep(ASK_EVERY_S)
 
     async def _read(self, reader: ClusterReader) -> None:
-        """Ask once while somebody looks, and rest."""
         began_s = time.monotonic()
         if self._is_wanted():
             async with asyncio.timeout(2 * STATUS.within_s):
@@ -310,7 +307,6 @@ def _member(described: Mapping[str, Any]) -> MemberStatus:
 
 
 async def _dead_letters(reader: LogReader, catalogue: Catalogue) -> int:
-    """How many came within the last hour."""
     tp = TopicPartition(catalogue.dead_letters, 0)
     first = (await reader.offsets_at([tp], int(time.time() * 1000) - HOUR_MS)).get(tp)
     end = (await reader.end_offsets([tp]))[tp]

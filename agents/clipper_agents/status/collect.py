@@ -16,7 +16,7 @@ from clipper_agents.kafka.retry import STATUS
 from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.cluster import ClusterReader, ClusterWatch, readable, readable_partitions
 from clipper_agents.status.model import ClusterStatus, Status
-from clipper_agents.status.processes import NO_METRICS, ServedMetrics, read_metrics
+from clipper_agents.status.processes import MetricsWatch, ServedMetrics, read_metrics
 from clipper_agents.status.tailer import DeploymentTailer
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
@@ -50,8 +50,8 @@ async def follow_status(
     checked_partitions(catalogue.control, sum(tp.topic == catalogue.control for tp in partitions))
     async with DeploymentTailer(connection, catalogue) as tailer:
         unread = await tailer.catch_up(partitions)
-        watch = ClusterWatch(connection, catalogue, lambda: tailer.facts)
-        watching = asyncio.ensure_future(watch.run())
+        watch, metrics = ClusterWatch(connection, catalogue, lambda: tailer.facts), MetricsWatch(lambda: tailer.facts)
+        watching = asyncio.gather(watch.run(), metrics.run())
         due_s = heard_s = time.time()  # a broker has just said what there is
         try:
             await watch.first.wait()
@@ -61,7 +61,7 @@ async def follow_status(
                     continue
                 now_s, heard_s = time.time(), max(heard_s, tailer.heard_s)
                 is_silent = now_s - heard_s > SILENT_S
-                found = _status(tailer, catalogue, heard_s if is_silent else now_s, watch.newest)
+                found = _status(tailer, catalogue, heard_s if is_silent else now_s, watch.newest, metrics.newest)
                 stale = SILENT if is_silent else ""
                 yield replace(found, stale=stale, unread_topics=tuple(unread), cluster_refused=watch.refused)
                 due_s = math.floor(time.time()) + 1.0
@@ -75,7 +75,7 @@ def _status(
     catalogue: Catalogue,
     now_s: float,
     cluster: ClusterStatus | None,
-    metrics: ServedMetrics = NO_METRICS,
+    metrics: ServedMetrics,
 ) -> Status:
     made = StatusBuilder(facts=tailer.facts, recent=tailer.recent, now_s=now_s, cluster=cluster, metrics=metrics)
     return replace(made.status(catalogue.prefix), refused_topics=tuple(sorted(tailer.refused)))

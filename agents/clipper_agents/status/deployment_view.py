@@ -4,10 +4,13 @@ Rules of this file:
 - What cannot be read is left out: whoever can write to a topic must not be able to stop everybody from looking.
 """
 
-from collections import deque
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
+from clipper_agents.control.host_reports import one_line
+from clipper_agents.control.manifest_text import change_text
 from clipper_agents.control.readiness import HostStates
 from clipper_agents.control.selection_states import state_of
 from clipper_agents.control.state import ControlState
@@ -22,9 +25,6 @@ from clipper_topics.selection_rows import RowKey, SelectionRow, read_row, set_ro
 
 KEPT_EVENTS = 100
 """Shown are the last few; what is older is in the topics."""
-
-LONGEST_TEXT = 300
-"""Characters of a reason that somebody gave; the record has all of it."""
 
 COMPARED_WITHIN_S = 150.0
 """A steward writes each comparison once a minute: after two that did not come, there is none at work."""
@@ -49,7 +49,7 @@ class DeploymentView:
         declared: What the control topic says: manifests, changes and detections.
         published: Totals without context.
         comparisons: What the steward wrote last, by application and version, and when, seconds since the epoch.
-        events: Changes and hosts' reports in the order in which they were read, the newest last.
+        events: The last changes and hosts' reports in order of time, the newest last.
     """
 
     declared: ControlState = field(default_factory=lambda: ControlState(notes=("change", "drift"), saved_rows=False))
@@ -58,14 +58,14 @@ class DeploymentView:
     comparisons: dict[tuple[str, str], tuple[Comparison, float]] = field(default_factory=dict)
     _partitions: set[int] = field(default_factory=set)
     _states: dict[str, SelectionState] = field(default_factory=dict)
-    events: deque[DeploymentEvent] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
+    events: list[DeploymentEvent] = field(default_factory=list)
 
     # --- records ----------------------------------------------------------------------------------------------------
     def control(self, key: bytes | None, value: bytes | None, headers: Headers = (), offset: int = -1) -> None:
         """Take a record of the control topic in: a manifest, a change, or a note of another kind."""
         match self.declared.apply(key, value, list(headers), offset=offset):
             case Change() as change:
-                self._note(change.at_ms / 1000, described(change), change.application)
+                self._note(change.at_ms / 1000, change_text(change), change.application)
             case DriftEvent() as drift:
                 self._note(drift.at_ms / 1000, drift_described(drift), drift.application)
 
@@ -85,7 +85,6 @@ class DeploymentView:
         self._note(report.at_ms / 1000 or at_s, f"{host} is {report.state}{why}")
 
     def totals(self, key: bytes | None, value: bytes | None) -> None:
-        """Take a record of the selection topic in."""
         found = _row(key, value)
         if found is not None and found[0].application and found[0].context is None:
             place, row = found
@@ -106,7 +105,8 @@ class DeploymentView:
             self.comparisons[found.application, found.model] = found, at_s
 
     def _note(self, at_s: float, text: str, application: str | None = None) -> None:
-        self.events.append(DeploymentEvent(at_s=at_s, application=application, text=text))
+        insort(self.events, DeploymentEvent(at_s=at_s, application=application, text=text), key=attrgetter("at_s"))
+        del self.events[:-KEPT_EVENTS]
 
     # --- what they say together -------------------------------------------------------------------------------------
     def state(self, application: str) -> SelectionState:
@@ -132,17 +132,6 @@ class DeploymentView:
         return [*self.declared.history(application).values()][::-1]
 
 
-def described(change: Change) -> str:
-    """A change in one line: what, of whom, by whom and why.
-
-    >>> described(Change(application="digits", revision=7, command="promote", model="svm:2", at_ms=0, by="ada"))
-    'digits revision 7: promote svm:2 by ada'
-    """
-    about = f" {change.model}" if change.model else ""
-    why = f": {one_line(change.why)}" if change.why else ""
-    return f"{change.application} revision {change.revision}: {change.command}{about} by {one_line(change.by)}{why}"
-
-
 def drift_described(found: DriftEvent) -> str:
     """A detection in one line.
 
@@ -156,16 +145,6 @@ def drift_described(found: DriftEvent) -> str:
     moved = f"has {'risen' if found.worse else 'fallen'} from {found.loss_before:.3f} to {found.loss_after:.3f}"
     seen_by = f"{one_line(found.detector)}, {found.after} losses ago"
     return f"loss of {found.model} for {found.application}{context} {moved} ({seen_by})"
-
-
-def one_line(text: str) -> str:
-    r"""Somebody else's text as a terminal may have it: printable, in one line, not too long.
-
-    >>> one_line("bad\x1b[2J\n model")
-    'bad [2J model'
-    """
-    plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return plain if len(plain) <= LONGEST_TEXT else f"{plain[: LONGEST_TEXT - 3]}..."
 
 
 def _row(key: bytes | None, value: bytes | None) -> tuple[RowKey, SelectionRow | None] | None:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from clipper_agents.status.model import ApplicationStatus, GroupStatus, Status
 from clipper_agents.status.problems import CLUSTER_AGE_S, MISSED_RATIO, MOST_DEAD_LETTERS, MOST_LAG
+from clipper_agents.status.traffic_window import LONGEST_S, WINDOW_S
 
 Health = Literal["good", "warn", "bad", "unknown"]
 WORST_FIRST: Sequence[Health] = ("bad", "unknown", "warn", "good")
@@ -26,7 +27,8 @@ def board(status: Status, applications: Sequence[ApplicationStatus]) -> Sequence
     """The figures; those of brokers and routers, on which every answer depends, come first."""
     per_s, ratio = sum(one.queries_per_s for one in applications), unanswered_ratio(applications)
     share: Health = "bad" if ratio > MISSED_RATIO else "good"
-    unanswered = Gauge("Unanswered", f"{ratio:.1%}", f"of {per_s:,.1f} queries/s", share)
+    of = f"of {per_s:,.1f} queries/s, last {WINDOW_S} to {LONGEST_S} s"
+    unanswered = Gauge("Unanswered", f"{ratio:.1%}", of, share)
     cluster = status.cluster
     if status.stale or cluster is None or status.at_s - cluster.at_s > CLUSTER_AGE_S:
         unknown = (Gauge(label, "?", "not known", "unknown") for label in ("Routers", "Hosts", "Lag", "Dead letters"))
@@ -50,7 +52,6 @@ def board(status: Status, applications: Sequence[ApplicationStatus]) -> Sequence
 
 
 def _frozen(group: GroupStatus) -> set[str]:
-    """Names of the members that finish nothing of what waits in their partitions."""
     stuck = {(one.topic, one.partition) for one in group.waiting if one.stands_still}
     owned = {(one.instance, topic, at) for one in group.members for topic, of in one.partitions.items() for at in of}
     return {instance for instance, *place in owned if (*place,) in stuck}

@@ -42,10 +42,10 @@ class ModelStatus:
 
     Attributes:
         replicas: How many hosts it should have; 0 when it is colocated or retired.
-        hosts: How many of them serve: they say so, and their group hears of them. None: it is colocated, or nobody
-            said.
+        hosts: How many of them serve: report that they are ready, and are members of their group. None: it is
+            colocated, or that is not known.
         unheard: Names of hosts that say that they are ready, and are not in their group.
-        starting: Names of hosts that are not ready yet, or not any more.
+        starting: Names of hosts that load their model, and began to within the last minutes.
         failed: Why a host failed, by its name.
         target_ms: How long a batch should take at most.
         batch_limit: Rows that a batch may have now; None where no metrics are known, as of `batches`, their latency.
@@ -139,12 +139,10 @@ class ApplicationStatus:
 
     @property
     def trials(self) -> tuple[VersionStatus, ...]:
-        """The versions on trial."""
         return tuple(one for one in self.versions if one.stage in {"canary", "shadow"})
 
     @property
     def queries_per_s(self) -> float:
-        """Answered queries a second."""
         return self.queries / self.window_s if self.window_s else 0.0
 
     @property
@@ -154,7 +152,6 @@ class ApplicationStatus:
 
     @property
     def feedback_per_s(self) -> float:
-        """Feedback a second."""
         return self.feedback / self.window_s if self.window_s else 0.0
 
 

@@ -218,7 +218,6 @@ def _of_readers(group: GroupStatus, status: Status) -> Iterator[StatusProblem]:
 
 
 def _waits(waiting: Iterable[WaitingRecords], at_s: float) -> str:
-    """How many records of which topics wait, and for how long; empty of none."""
     topics: defaultdict[str, list[WaitingRecords]] = defaultdict(list)
     for one in waiting:
         topics[one.topic].append(one)
@@ -256,9 +255,15 @@ def _of_hosts(one: ModelStatus, status: Status) -> Iterator[StatusProblem]:
             f"by itself",
             model=one.ref,
         )
-    if hosts < one.replicas - len(one.unheard) - len(one.failed):
-        cause, remedy = f"model {one.ref} has {hosts} of {one.replicas} hosts", f"run {_host(one.ref)}"
-        effect = "its queries wait for fewer hosts" if hosts else "no query asks it"
+    yield from _of_missing_hosts(one, one.replicas - hosts - len(one.unheard) - len(one.failed))
+
+
+def _of_missing_hosts(one: ModelStatus, missing: int) -> Iterator[StatusProblem]:
+    if missing > 0:
+        cause, remedy = f"model {one.ref} has {one.hosts or 0} of {one.replicas} hosts", f"run {_host(one.ref)}"
+        if missing <= len(one.starting):
+            cause, remedy = f"{cause} (starting: {', '.join(one.starting)})", "wait until the model is loaded"
+        effect = "its queries wait for fewer hosts" if one.hosts else "no query asks it"
         yield StatusProblem(cause, effect, f"{remedy}, or look at the log of `up`", model=one.ref)
 
 
@@ -288,14 +293,11 @@ def _of_model(model: ModelStatus, *, is_counted: bool) -> Iterator[StatusProblem
         remedy = "correct the model or its manifest, then `clipper-stream apply`, or look at the host's log"
         cause = f"host {instance} of model {model.ref} failed: {reason}"
         yield StatusProblem(cause, "it answers nothing", remedy, model=model.ref)
-    if model.hosts == 0 and model.replicas and not is_counted and not model.failed:
-        waiting = f" ({', '.join(model.starting)} not yet)" if model.starting else ""
-        cause, remedy = f"model {model.ref}: none of {model.replicas} hosts is ready{waiting}", _host(model.ref)
-        yield StatusProblem(cause, "no query asks it", f"wait for its start, or run {remedy}", model=model.ref)
+    if model.hosts == 0 and not is_counted and not model.failed:
+        yield from _of_missing_hosts(model, model.replicas)
 
 
 def _of_answers(name: str, application: ApplicationStatus) -> Iterator[StatusProblem]:
-    """Answers that come too late or are defaults, and versions that answer too seldom."""
     seconds = f"in the last {application.window_s} s"
     for version in application.versions:
         errors, late = (version.unanswered.get(reason, 0) for reason in ("error", "late"))
@@ -349,7 +351,6 @@ def _remedy(reason: str, name: str, application: ApplicationStatus) -> str:
 
 
 def _slowness(name: str, application: ApplicationStatus) -> str:
-    """Where the time goes, by the stages of the answers, and what helps there."""
     stages = application.stages
     wait, models = (stages.get(stage, Latency(p50_ms=0.0, p99_ms=0.0)) for stage in ("wait", "models"))
     if wait.p50_ms > models.p50_ms:

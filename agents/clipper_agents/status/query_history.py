@@ -151,7 +151,6 @@ class LogSearch:
     read_from: dict[TopicPartition, int] = field(default_factory=dict)
 
     async def history(self, now_ms: float) -> QueryHistory:
-        """Return what the logs say."""
         times_ms = [
             *(at_ms for age_s in LOOK_BACK_S if (at_ms := now_ms - age_s * 1000) > self.since_ms),
             self.since_ms,
@@ -331,7 +330,6 @@ class QueryHistoryReader:
         return None if record is None else _decoded(lambda one: codec.queries.decode(one.value, one.headers), record)
 
     async def close(self) -> None:
-        """Disconnect."""
         for reader in (*self._readers, self._queries):
             await reader.close()
 

@@ -169,7 +169,6 @@ class DeploymentTailer:
         return starts
 
     async def _without(self, refused: set[str]) -> None:
-        """Go on with the other topics, from where they were."""
         self.refused |= refused
         reader = self._reader
         left = {tp: offset for tp, offset in reader.positions.items() if tp.topic not in refused}
@@ -211,7 +210,6 @@ class LogSampler:
         return {tp: math.ceil(shares[tp.topic] * offsets) for tp, offsets in ahead.items() if shares[tp.topic] < 1}
 
     def _weight(self, tp: TopicPartition, records: Sequence[Record], start: int) -> float:
-        """For how many records each of these stands."""
         if tp.topic in self._budgets:
             self._budgets[tp.topic] -= len(records)
         offsets: int = records[-1].offset + 1 - start

@@ -1,5 +1,6 @@
 """Times, evidence and values of records as people read them, on a terminal and in the console."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ DAY_S = 86_400
 SHOWN_BYTES = 4_096
 """Of a value: a screen or two."""
 NUMBER_DIGITS = 2
+UNKNOWN = "-"
 TOLD_ELSEWHERE = {
     *("feedbacks", "scores", "waiting", "since_s", "upto_s"),
     *("trial_feedbacks", "trial_loss", "answer_feedbacks", "answer_loss"),
@@ -20,32 +22,31 @@ TOLD_ELSEWHERE = {
 """Numbers that have a place in a sentence, or that the manifest states."""
 
 
-def instant(at_s: float) -> str:
-    """A moment in UTC, to the second.
-
-    >>> instant(1_700_000_000.0)
-    '2023-11-14T22:13:20Z'
-    """
-    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def clock(at_s: float) -> str:
-    """The time of day of a moment in UTC.
-
-    >>> clock(1_700_000_000.0)
-    '22:13:20Z'
-    """
-    return instant(at_s)[11:]
-
-
 def span(from_s: float, upto_s: float) -> str:
     """Two moments in UTC, with their dates when a day or more lies between them.
 
     >>> span(1_700_000_000.0, 1_700_000_060.0)
     '22:13:20Z to 22:14:20Z'
     """
-    said = clock if upto_s - from_s < DAY_S else instant
-    return f"{said(from_s)} to {said(upto_s)}"
+    first = 11 if upto_s - from_s < DAY_S else 0
+    return " to ".join(when(round(1000 * at_s))[first:] for at_s in (from_s, upto_s))
+
+
+def figure(form: str, behind: str = "", per: float = 1.0, below: float = 0.0, small: str = "") -> Callable[..., str]:
+    """Return a function that writes numbers, a dash for None, in a format; those below a bound in the format `small`.
+
+    >>> milliseconds = figure(".0f", " ms", below=10, small=".1f")
+    >>> milliseconds(3.14159), milliseconds(41.7), milliseconds(None)
+    ('3.1 ms', '42 ms', '-')
+    """
+
+    def write(value: float | None) -> str:
+        if value is None:
+            return UNKNOWN
+        shown = value / per
+        return f"{shown:{small if 0.0 < shown < below else form}}{behind}"
+
+    return write
 
 
 def numbers_of(change: "Change") -> str:
@@ -90,10 +91,10 @@ def when(at_ms: int) -> str:
     """A timestamp in UTC, to the second; a record's may be anything.
 
     >>> when(0), when(2**62)
-    ('1970-01-01 00:00:00', '4611686018427387904 ms')
+    ('1970-01-01 00:00:00Z', '4611686018427387904 ms')
     """
     try:
-        return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+        return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M:%SZ}"
     except (OverflowError, ValueError, OSError):
         return f"{at_ms} ms"
 

@@ -20,8 +20,8 @@ from clipper_agents.kafka.broker_tasks import FetchPace
 from clipper_agents.kafka.reader import LogReader
 from clipper_agents.kafka.retry import WORKERS, retry
 from clipper_agents.kafka.topic_ids import CREATE, TopicIds
-from clipper_agents.streaming.consumer import METADATA_MAX_AGE_S, SESSION_S, GroupConsumer
-from clipper_agents.streaming.membership import OwnershipLease
+from clipper_agents.streaming.consumer import METADATA_MAX_AGE_S, GroupConsumer
+from clipper_agents.streaming.membership import SESSION_S, OwnershipLease
 from clipper_agents.streaming.outbox import Outbox, make_batch_producer
 from clipper_agents.streaming.reachability import watch_brokers
 from clipper_agents.streaming.storage import not_started
@@ -196,7 +196,6 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         await stop(self.kafka_producer)
 
     def owned_partitions(self, topic: str) -> list[int]:
-        """The partitions of a topic that this process reads now."""
         return sorted(tp.partition for tp in self.consumer.assignment() if tp.topic == topic)
 
     def watched(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -206,7 +205,6 @@ class ClipperApp(faust.App):  # type: ignore[misc]
         return task
 
     def watch(self, task: "asyncio.Future[Any]") -> None:
-        """Crash with the task's error, if it has one."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self._crashing = asyncio.get_running_loop().create_task(self.crash(error))
 

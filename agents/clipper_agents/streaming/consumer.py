@@ -33,29 +33,21 @@ from aiokafka.errors import (
 from mode import Service
 
 from clipper_agents.kafka.aiokafka_patches import EmptyOffsets
-from clipper_agents.kafka.clients import make_consumer
 from clipper_agents.kafka.consumer_groups import LeaveByInstance
 from clipper_agents.kafka.log_bounds import PositionKeeper
 from clipper_agents.kafka.retry import retry
-from clipper_agents.streaming.membership import StickyAssignor
+from clipper_agents.streaming.membership import StickyAssignor, make_member
 from clipper_agents.streaming.offset_tracker import OffsetTracker, RecordBudget
 from clipper_stream.client.kafka import stop
 from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)
 
-SESSION_S = 10.0
-HEARTBEAT_S = 0.5
-REQUEST_TIMEOUT_S = 12.0
-"""A join waits for the others, up to 10 s, so it is longer than that; and a frozen coordinator holds up a heartbeat for
-so long, so it is not much longer: the next coordinator waits 10 s for a sign."""
 METADATA_MAX_AGE_S = 10.0
 COMMIT_INTERVAL_S = 0.25
 """Length of a redelivery after a crash."""
 RIGHTS_EVERY_S = 1.0
 SEEK_WITHIN_S = 30.0
-RECOVERY_S = 1000.0
-"""Longest recovery, in which nothing is fetched: aiokafka leaves the group then."""
 FETCH_MAX_WAIT_S = 0.1
 """At most so long a newly resumed partition waits for a fetch that is under way without it."""
 PREFETCH_BACKOFF_S = 0.005
@@ -90,24 +82,17 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
         return self._channels.setdefault(topic, self.app.channel())
 
     def assignment(self) -> set[TopicPartition]:
-        """The partitions that the group has given to this process."""
         return set(self._consumer.assignment()) if self._consumer is not None else set()
 
     # --- life -------------------------------------------------------------------------------------------------------
     async def on_start(self) -> None:
-        self._consumer = consumer = make_consumer(
+        self._consumer = consumer = make_member(
             self._kafka,
-            isolation_level="read_committed",
-            group=self.app.conf.id,
-            request_s=REQUEST_TIMEOUT_S,
+            self.app.conf.id,
+            self.instance,
+            StickyAssignor(),
             fetch_wait_s=FETCH_MAX_WAIT_S,
             empty=self.empty,
-            group_instance_id=self.instance,
-            partition_assignment_strategy=[StickyAssignor()],
-            session_timeout_ms=int(SESSION_S * 1000),
-            rebalance_timeout_ms=int(SESSION_S * 1000),
-            heartbeat_interval_ms=int(HEARTBEAT_S * 1000),
-            max_poll_interval_ms=int(RECOVERY_S * 1000),
             metadata_max_age_s=METADATA_MAX_AGE_S,
         )
         await retry("start of the consumer", consumer.start)
@@ -194,7 +179,6 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
         return dict.fromkeys(asked, 0) | await self._committed_offsets(asked)
 
     async def _committed_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return what the group has committed of partitions, of the topics that are there now."""
         ids = self.app.topic_ids
         await ids.learn(self._member._client, {tp.topic for tp in partitions})
         found: dict[TopicPartition, int] = {}
@@ -309,12 +293,10 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
         return reached
 
     def taken(self, tp: TopicPartition, records: list[Any]) -> None:
-        """Note that an agent has taken these records of the partition off its queue."""
         self.trackers[tp].admit([record.offset for record in records], records[0].timestamp)
         self.dropped(tp, records)
 
     def dropped(self, tp: TopicPartition, records: list[Any]) -> None:
-        """Note that these records of the partition wait no more for its agent."""
         self._waiting[tp].remove(records)
         if not self._waiting[tp].above(HIGH_WATER_RECORDS // 2, HIGH_WATER_BYTES // 2):
             self._full.discard(tp)

@@ -100,7 +100,6 @@ class Database:
         return found
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return the value of each key, by one look-up."""
         return self._checked(self._open.get, list(keys)) or []
 
     def write(self, puts: Iterable[tuple[bytes, bytes]], deletes: Iterable[bytes] = ()) -> None:
@@ -184,7 +183,6 @@ class Database:
             raise self._set_aside(f"its manifest does not know {', '.join(unknown)}")
 
     def _set_aside(self, reason: str) -> DatabaseCorrupt:
-        """Rename the unit, and return the error to raise."""
         self._corrupt = (
             f"{self.path} is corrupt ({reason}): {self._unit} was set aside, and is built anew from the logs"
         )

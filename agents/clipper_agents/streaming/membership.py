@@ -17,19 +17,50 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
-from aiokafka.errors import InvalidSessionTimeoutError, KafkaError
+from aiokafka.errors import InvalidSessionTimeoutError, KafkaError, NoOffsetForPartitionError
 from aiokafka.protocol.group import JoinGroupRequest
 
+from clipper_agents.kafka import aiokafka_patches
+from clipper_agents.kafka.clients import make_consumer, started
 from clipper_agents.kafka.consumer_groups import member_instances
-from clipper_agents.kafka.errors import BrokerLimit
+from clipper_agents.kafka.errors import BrokerLimit, KafkaUnreachable
+from clipper_agents.kafka.retry import RESTART_WAIT_S, retry
+from clipper_topics.connection import KafkaConnection
 
 logger = logging.getLogger(__name__)
 
+SESSION_S = 10.0
+HEARTBEAT_S = 0.5
+REQUEST_TIMEOUT_S = 12.0
+"""A join waits for the others, up to 10 s, so it is longer than that; and a frozen coordinator holds up a heartbeat for
+so long, so it is not much longer: the next coordinator waits 10 s for a sign."""
+RECOVERY_S = 1000.0
+"""Longest recovery, in which nothing is fetched: aiokafka leaves the group then."""
 ASSIGNOR_VERSION = 0
 STAND_BY_S = 1.0
-"""How often a process that another one of its name has thrown out looks whether that one is gone."""
+"""How often a process looks who is in its group: one that waits for another of its name, or that follows the others."""
+
+
+def make_member(
+    kafka: KafkaConnection, group: str, instance: str, assignor: AbstractPartitionAssignor, **options: Any
+) -> AIOKafkaConsumer:
+    """A consumer of `make_consumer` with these options, a static member of the group (KIP-345); it is to be started."""
+    return make_consumer(
+        kafka,
+        isolation_level="read_committed",
+        group=group,
+        request_s=REQUEST_TIMEOUT_S,
+        group_instance_id=instance,
+        partition_assignment_strategy=[assignor],
+        session_timeout_ms=int(SESSION_S * 1000),
+        rebalance_timeout_ms=int(SESSION_S * 1000),
+        heartbeat_interval_ms=int(HEARTBEAT_S * 1000),
+        max_poll_interval_ms=int(RECOVERY_S * 1000),
+        **options,
+    )
 
 
 class OwnershipLease:
@@ -157,3 +188,38 @@ def sticky_shares(before: Mapping[str, set[int]], partitions: int) -> dict[str, 
     for partition in sorted(free):
         min(shares.values(), key=len).append(partition)
     return shares
+
+
+async def follow_members(
+    kafka: KafkaConnection, group: str, instance: str, topic: str, on_names: Callable[[list[str]], None]
+) -> None:
+    """Be a member of a group until cancelled; hand over all members' names, sorted, at first and after each change.
+
+    The group needs a topic that is there, of which nothing is read.
+
+    Raises:
+        AccessRefused: this user may not be a member.
+    """
+    aiokafka_patches.install()
+    known: list[str] = []
+
+    async def stay() -> None:
+        nonlocal known
+        async with started(kafka, make_member(kafka, group, instance, StickyAssignor())) as member:
+            OwnershipLease(SESSION_S).watch(member._coordinator, instance, _fail)
+            member.subscribe([topic])
+            while True:
+                with contextlib.suppress(NoOffsetForPartitionError):  # of the topic, which has no position
+                    await member.getmany()  # who asks for nothing leaves the group after a while
+                names = sorted(await member_instances(member._coordinator._send_req, group))
+                if instance in names and names != known:
+                    on_names(known := names)
+                await asyncio.sleep(STAND_BY_S)
+
+    await retry(
+        f"membership of {group}", stay, wait_s=RESTART_WAIT_S, passes=lambda error: isinstance(error, KafkaUnreachable)
+    )
+
+
+async def _fail(error: BaseException) -> None:
+    raise error

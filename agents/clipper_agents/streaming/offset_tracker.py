@@ -34,7 +34,6 @@ class RecordBudget:
 
     @property
     def is_room(self) -> bool:
-        """Whether another record is within this amount."""
         return self.records > 0 and self.size_bytes > 0
 
     def take(self, records: list[Any]) -> list[Any]:
@@ -152,7 +151,6 @@ class OffsetTracker:
 
     @property
     def skipped_offsets(self) -> int:
-        """Number of offsets that are left for later."""
         return sum(following.first - (run.left or 0) for run, following in pairwise(self._runs))
 
     @property
@@ -161,7 +159,6 @@ class OffsetTracker:
         return self.skipped_offsets + sum(len(run.open) for run in self._runs)
 
     def _join(self) -> None:
-        """Drop runs of which nothing is left."""
         runs = self._runs
         while len(runs) > 1 and not runs[0].waiting and runs[0].left == runs[1].first:
             runs[1].committable = runs[1].committable or runs[1].first

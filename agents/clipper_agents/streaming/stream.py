@@ -74,7 +74,6 @@ class ChunkStream(faust.Stream):  # type: ignore[misc]
                     group.create_task(serve_one(tp))
 
     def _take(self, tp: TP, lanes: Lanes, room: RecordBudget, held: Callable[[TP], bool], chunk: Chunk) -> None:
-        """Move records of this generation from a lane to a chunk, as far as there is room."""
         lane = lanes[tp]
         while lane and room.is_room:
             if held(tp):

@@ -57,7 +57,6 @@ class TransactionalTable(faust.Table):  # type: ignore[misc]
         return ((key, value) for key, value in self._databases[partition].items(first) if key != _OFFSET)
 
     def estimated_size(self, partition: int) -> int:
-        """Return about how many rows a partition has; `Database.estimated_size`."""
         return self._databases[partition].estimated_size
 
     async def write(

@@ -12,7 +12,6 @@ import asyncio
 import gc
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -94,8 +93,7 @@ async def _run(make: Callable[[], Worker], ready: str, health: ProcessHealth, li
         health.is_draining = True
         told.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end)
+    exits.end_on_signals(end, lambda: f"what is in flight is finished, within {STOP_WITHIN_S:g} s")
     health.watch_loop()
     worker = make()
     ends = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(worker.app.wait_until_stopped())]

@@ -21,7 +21,8 @@ from clipper_agents.control.apply import KEPT, apply_manifests, split_known, wit
 from clipper_agents.control.change_records import Signature
 from clipper_agents.control.host_reports import HostReports
 from clipper_agents.control.manifest_text import plan_lines
-from clipper_agents.control.state import read_manifests
+from clipper_agents.control.state import read_control
+from clipper_agents.kafka.retry import reached_in
 from clipper_agents.kafka.startup_check import check_until_answered
 from clipper_agents.kafka.topics import ensure_topics
 from clipper_agents.observability.logging import DEFAULT_LOGS, LogOptions, event
@@ -33,6 +34,7 @@ from clipper_agents.status.cluster import ClusterWatch
 from clipper_agents.status.deployment_view import DeploymentView
 from clipper_agents.status.problems import problems_of
 from clipper_agents.status.traffic_window import TrafficWindow
+from clipper_agents.streaming.membership import follow_members
 from clipper_agents.supervisor.fleet import Fleet
 from clipper_agents.supervisor.forked_process import WorkerTemplate
 from clipper_agents.supervisor.kafka_resources import KafkaResources
@@ -67,10 +69,9 @@ class Deployment:
         settings: Without `kafka.bootstrap` an embedded broker is started.
         environ: The environment variables of the children, without settings; None: this process's.
         overwrite: Publish the configuration also over what is live and differs; else that is logged.
-        hosts_only: Publish nothing, and start the hosts of the versions on the control topic alone.
-        logs: Of the children.
+        machine: Name of this machine, which publishes nothing and starts hosts alone, its part of all that the control
+            topic declares; empty: everything is started here.
         process_environment: Backoff, clock and where the children's lines go.
-        program: How the command line program is started.
     """
 
     def __init__(
@@ -79,13 +80,13 @@ class Deployment:
         environ: Mapping[str, str] | None = None,
         *,
         overwrite: bool = False,
-        hosts_only: bool = False,
+        machine: str = "",
         logs: LogOptions = DEFAULT_LOGS,
         process_environment: ProcessEnvironment | None = None,
         program: tuple[str, ...] = PROGRAM,
     ) -> None:
         self.settings = settings
-        self._overwrite, self._hosts_only = overwrite, hosts_only
+        self._overwrite, self._machine = overwrite, machine
         self.broker: EmbeddedBroker | None = None
         self._environ = dict(os.environ if environ is None else environ)
         self._logs, self._program = logs, program
@@ -99,18 +100,26 @@ class Deployment:
 
     @property
     def connection(self) -> KafkaConnection:
-        """How to reach its Kafka."""
         return self.settings.connection(self._environ)
 
     @property
     def catalogue(self) -> Catalogue:
-        """Its topics."""
         return self.settings.catalogue
 
     def url(self, field: str) -> str | None:
         """URL that the gateway serves at, `http` or `console`; None while there is none."""
         child = self.supervisor.children.get(GATEWAY)
         return child.fields.get(field) if child else None
+
+    def waits_for(self) -> str:
+        """What its end would wait for, and how long at most: gateway, routers and the rest drain one after another."""
+        drains_s = {"gateway": 0.0, "router": 0.0, "host": 0.0}
+        for name, child in self.supervisor.children.items():
+            stage = role if (role := role_of(name)) in drains_s else "host"
+            drains_s[stage] = max(drains_s[stage], child.spec.drain_s)
+        longest_s = sum(drains_s.values())
+        found = [f"queries in flight are answered, within {longest_s:g} s"] if longest_s else []
+        return ", then ".join([*found, "Kafka stops" if self.broker else "it disconnects"])
 
     async def start(self) -> None:
         """Start everything; returns when a query sent now will be answered. On any error nothing is left."""
@@ -147,18 +156,21 @@ class Deployment:
             targets_file = run_dir / targets_file.name
         bootstrap = self.settings.kafka.bootstrap
         event(log, f"{'connecting to' if bootstrap else 'starting'} kafka", bootstrap=bootstrap or "embedded")
-        if self._hosts_only:
+        if self._machine:
             await check_until_answered(self.connection, self.metrics.health)
         elif bootstrap is None:
             self.settings = await self._with_embedded_broker(run_dir)
         else:
             await check_access(self.connection)  # one line when we are not let in, and none of aiokafka's before it
-        models = [] if self._hosts_only else await self._publish()
-        workers = Workers(self.settings, run_dir, self._environ, logs=self._logs, program=self._program)
+        models = [] if self._machine else await self._publish()
+        own = self._environ, self._machine
+        workers = Workers(self.settings, run_dir, *own, logs=self._logs, program=self._program)
         reports = HostReports(self.connection, self.catalogue.hosts)
         self._stack.push_async_callback(asyncio.to_thread, reports.close, LAST_WORD_S)
         resources = KafkaResources(self.connection, self.catalogue, self.settings.kafka.replication)
         fleet = Fleet(self.supervisor, workers, resources, reports)
+        if self._machine:
+            await self._join_machines(fleet)
         self.supervisor.on_failure = fleet.failed
         self.supervisor.on_restart = lambda name: self.metrics.counter("clipper_restarts_total", role_of(name)).inc()
         targets = MetricsTargets(targets_file, self._metrics_address, self._ready_fields)
@@ -166,7 +178,7 @@ class Deployment:
         self._stack.push_async_callback(_end, telling)
         self._stack.push_async_callback(self._stop_workers, fleet)
         children, gateways = fleet.begin(models), []
-        if not self._hosts_only:
+        if not self._machine:
             children, gateways = [*workers.routers(), *workers.stewards(), *children], workers.gateways()
         names = ",".join(child.name for child in [*children, *gateways])
         event(log, "starting workers, hosts load their models", workers=names)
@@ -177,12 +189,21 @@ class Deployment:
         following.add_done_callback(_tell_failure)
         self._stack.push_async_callback(_end, following)
         self._facts = DeploymentView(declared=fleet.control)
-        if not self._hosts_only:
+        if not self._machine:
             self._watch = ClusterWatch(self.connection, self.catalogue, lambda: self._facts)
             self._stack.push_async_callback(_end, asyncio.create_task(self._watch.run(), name="watch the cluster"))
         await fleet.settled.wait()
         await gateway
         targets.write()
+
+    async def _join_machines(self, fleet: Fleet) -> None:
+        group, topic = self.catalogue.machines_group, self.catalogue.control
+        staying = asyncio.create_task(
+            follow_members(self.connection, group, self._machine, topic, fleet.share_among), name="follow the machines"
+        )
+        self._stack.push_async_callback(_end, staying)
+        await reached_in(staying, fleet.shared)
+        staying.add_done_callback(_tell_failure)
 
     def _metrics_address(self, role: str) -> str:
         address: str = getattr(self.settings, role).metrics_address
@@ -208,7 +229,6 @@ class Deployment:
         return sum(role_of(name) == role and (bool(child.fields) or not ready) for name, child in children)
 
     def _unready(self) -> list[str]:
-        """Say which children do not serve, and what `status` finds wrong with brokers and groups, in sentences."""
         children = self.supervisor.children.items()
         own = [f"{name} does not serve: {child.reason or 'it starts'}" for name, child in children if not child.fields]
         if own or self._watch is None or (cluster := self._watch.newest) is None:
@@ -225,12 +245,11 @@ class Deployment:
             event(log, "no gateway, the deployment goes on without it", logging.ERROR, reason=error)
 
     async def _publish(self) -> list[ModelManifest]:
-        """Publish the configuration as far as it may be, and return those of its models that are in force."""
         replication = self.settings.kafka.replication
         await ensure_topics(self.connection, self.catalogue, replication_factor=replication)
-        published = await read_manifests(self.connection, self.catalogue)
+        published = (await read_control(self.connection, self.catalogue)).manifests
         models = with_digests(self.settings.models, published.models)
-        applied = await apply_manifests(
+        found, written, kept = await apply_manifests(
             self.connection,
             self.catalogue,
             self.settings.applications,
@@ -238,12 +257,11 @@ class Deployment:
             Signature(why="published by `up`"),
             overwrite=self._overwrite,
         )
-        _, overwritten = split_known(applied.written, applied.found)
-        for plan, what in ((applied.kept, KEPT), (overwritten, OVERWRITTEN)):
-            for line in [what, *plan_lines(applied.found, plan)] if plan else ():
+        _, overwritten = split_known(written, found)
+        for plan, what in ((kept, KEPT), (overwritten, OVERWRITTEN)):
+            for line in [what, *plan_lines(found, plan)] if plan else ():
                 log.warning("%s", line)
-        kept = {model.ref for model in applied.kept.models}
-        in_force = [model for model in models if model.ref not in kept]
+        in_force = [model for model in models if model.ref not in {one.ref for one in kept.models}]
         report = await ensure_topics(self.connection, self.catalogue, in_force, replication_factor=replication)
         for line in report.advice:
             log.warning("%s", line)
@@ -260,7 +278,6 @@ class Deployment:
             fleet.withdraw(name)  # whatever it said of itself, it is gone: also when it had no time to say so
 
     async def _with_embedded_broker(self, run_dir: Path) -> Settings:
-        """Start it; the settings with its address, and with temporary folders if its data is temporary."""
         section, temporary = self.settings.broker, self.settings.forgets
         self.broker = EmbeddedBroker(section.data_dir, section.port, section.heap_mib)
         self._stack.push_async_callback(asyncio.to_thread, self.broker.stop)

@@ -4,18 +4,22 @@ Rules of this file:
 - A manifest that is none, or names a model that this deployment may not load, is refused: what it replaced goes on.
 - Versions live beside each other: one that is slow to start or to end holds up no other.
 - What a host says of itself counts; what it can no longer say (why it ended, that it is gone) is said here.
+- Machines that share the hosts agree without a word: each knows all names, and ranks them for a version by a hash. So a
+  deploy moves no other version's hosts, and a machine that comes or goes moves its own share only.
 """
 
 import asyncio
 import logging
 import re
 from collections.abc import Sequence
+from hashlib import sha256
 from math import inf
 
 from clipper_agents.control.host_reports import HostReports, one_line
 from clipper_agents.control.state import ControlState, RefusedRecord
 from clipper_agents.kafka.follower import TopicFollower
 from clipper_agents.kafka.reader import Record
+from clipper_agents.kafka.retry import reached_in
 from clipper_agents.observability.logging import event
 from clipper_agents.supervisor.kafka_resources import KafkaResources
 from clipper_agents.supervisor.process import ChildSpec
@@ -39,6 +43,7 @@ class Fleet:
 
     Attributes:
         settled: Set when the hosts of all versions that were declared at first serve, or were given up.
+        shared: Set when `share_among` has been called.
         control: What the control topic says.
     """
 
@@ -57,9 +62,10 @@ class Fleet:
         self._asked_s: dict[str, float] = {}
         self._refused: set[str] = set()
         self._caught_up = False
-        self.settled = asyncio.Event()
+        self.settled, self.shared = asyncio.Event(), asyncio.Event()
         self.control = ControlState(notes=(), accept=self._accept)
         self._published = self.control.manifests
+        self._machines = [workers.machine]
 
     def begin(self, models: Sequence[ModelManifest]) -> list[ChildSpec]:
         """The hosts of these models, whose topics are there; whoever asks starts them."""
@@ -68,12 +74,20 @@ class Fleet:
                 self._version(model.ref).started(model)
         return [spec for model in models for spec in self._workers.hosts(model)]
 
+    def share_among(self, machines: list[str]) -> None:
+        """Host what is this machine's part of all versions; the names are those of all machines."""
+        event(log, "hosts are shared", machines=",".join(machines))
+        self._machines = machines
+        self.shared.set()
+        if self._caught_up:
+            self.reconcile()
+
     async def follow(self, kafka: KafkaConnection, topic: str) -> None:
         """Do as the control topic says, until cancelled."""
         follower = TopicFollower(kafka, topic, self.take)
         following = asyncio.ensure_future(follower.run())
         try:
-            await follower.caught_up_in(following)
+            await reached_in(following, follower.caught_up)
             self.reconcile()
             wanted = {ref for ref, model in self._published.models.items() if host_names(model)}
             starting = [task for ref, task in self._at_work.items() if ref in wanted]
@@ -82,13 +96,13 @@ class Fleet:
             await following
         finally:
             self.settled.set()
+            self._caught_up = False  # and whatever machines come, nothing is started any more
             following.cancel()
             for task in self._at_work.values():
                 task.cancel()
             await asyncio.gather(following, *self._at_work.values(), return_exceptions=True)
 
     def take(self, records: list[Record]) -> None:
-        """Take in records of the control topic."""
         for record, taken in zip(records, self.control.take(records), strict=True):
             refused = taken if isinstance(taken, RefusedRecord) else None
             if refused is not None:
@@ -107,9 +121,15 @@ class Fleet:
         published = self._published.models
         for ref in dict.fromkeys([*published, *self._versions]):
             if ref in self._versions or not published[ref].colocated:
-                self._version(ref).want(published.get(ref))
+                self._version(ref).want(published.get(ref), self._replicas_here(ref))
                 if ref not in self._at_work:
                     self._at_work[ref] = asyncio.create_task(self._work(ref), name=f"hosts of {ref}")
+
+    def _replicas_here(self, ref: str) -> int:
+        """How many of a version's replicas this machine runs: they are dealt out by turns."""
+        replicas = self._published.models[ref].replicas if ref in self._published.models else 0
+        ranked = sorted(self._machines, key=lambda machine: sha256(f"{ref} {machine}".encode()).digest())
+        return len(range(ranked.index(self._workers.machine), replicas, len(ranked)))
 
     def failed(self, name: str, reason: str) -> None:
         """A child has ended by itself."""
@@ -118,7 +138,6 @@ class Fleet:
             self._reports.put(HostReport(model=ref, instance=name, state="failed", reason=one_line(reason)))
 
     def withdraw(self, name: str) -> None:
-        """A host is gone for good."""
         ref = model_of_host(name)
         if ref is not None:
             self._reports.withdraw(ref, name)
@@ -136,7 +155,8 @@ class Fleet:
         ref = (key or b"").decode("utf-8", "replace").removeprefix("model/")
         if not re.fullmatch(REF_PATTERN, ref):
             return
-        host = f"host.{ref.replace(':', '.')}.0"
+        name, version = ref.split(":")
+        host, *_ = host_names(ModelManifest(name=name, version=version, uri=ref), self._workers.machine)
         if reason is not None and ref not in self._published.models:
             self._refused.add(ref)
             self.failed(host, reason)

@@ -152,7 +152,6 @@ class WorkerTemplate:
             self._server = None
 
     async def launch(self, spec: ChildSpec) -> RunningProgram:
-        """Start a child."""
         own = spec.command[: len(self._program)] == self._program
         if self._server is None or not own or spec.environment != self._environment:
             return await execute(spec)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from clipper_agents.kafka.consumer_groups import EMPTY_WITHIN_S, delete_group, remove_members, unread
+from clipper_agents.kafka.consumer_groups import EMPTY_WITHIN_S, delete_group, members_of, remove_members, unread
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.kafka.topics import delete_topics, ensure_topics
 from clipper_agents.observability.logging import event
@@ -45,6 +45,10 @@ class KafkaResources:
         except KafkaUnreachable:
             return False
         return not open_requests
+
+    async def has_others(self, model: ModelManifest, instances: Sequence[str]) -> bool:
+        """Whether other hosts than these are in the group: they have loaded the model."""
+        return not await members_of(self._kafka, self._names(model)[0]) <= {*instances}
 
     async def evict(self, model: ModelManifest, instances: Sequence[str]) -> None:
         """Hosts of these names have ended: the others get their partitions now, not when their session times out."""

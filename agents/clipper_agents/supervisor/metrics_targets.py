@@ -16,12 +16,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from clipper_agents.control.host_reports import address_of
 from clipper_agents.observability.logging import event
 
 log = logging.getLogger(__name__)
 
-ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what a worker listens on)
-"""Where a worker is that listens on every address of this machine."""
 LOOK_S = 0.5
 """Prometheus hears of a replaced file at once, and scrapes every few seconds."""
 
@@ -32,10 +31,10 @@ class MetricsTargets:
     def __init__(
         self,
         path: Path,
-        address_of: Callable[[str], str],
+        listens_on: Callable[[str], str],
         processes: Callable[[], Mapping[str, Mapping[str, str]]],
     ) -> None:
-        self.path, self._address_of, self._processes = path, address_of, processes
+        self.path, self._listens_on, self._processes = path, listens_on, processes
         self._known: dict[str, dict[str, object]] = {}
         self._written = ""
 
@@ -67,7 +66,5 @@ class MetricsTargets:
             event(log, "Prometheus cannot be told where metrics are", logging.WARNING, file=self.path, reason=error)
 
     def _target(self, name: str, fields: Mapping[str, str]) -> dict[str, object]:
-        address = self._address_of(fields["role"])
-        host = ANYWHERE.get(address, address)
-        target = f"[{host}]" if ":" in host else host
-        return {"targets": [f"{target}:{fields['metrics']}"], "labels": {"component": fields["role"], "instance": name}}
+        target = address_of(self._listens_on(fields["role"]), int(fields["metrics"]), here="localhost")
+        return {"targets": [target], "labels": {"component": fields["role"], "instance": name}}

@@ -117,7 +117,6 @@ class ChildProcess:
         await self._process.wait()
 
     def kill(self) -> None:
-        """SIGKILL."""
         self._send(signal.SIGKILL)
 
     def _send(self, number: signal.Signals) -> None:

@@ -110,8 +110,9 @@ class Supervisor:
             self._children.pop(name, None)
 
     def kill(self) -> None:
-        """SIGKILL to all children, which are then started again."""
+        """SIGKILL to all children, none of which is started again."""
         for child in self._children.values():
+            child.stopping.set()
             child.kill()
 
     async def __aenter__(self) -> Self:
@@ -126,7 +127,7 @@ class SupervisedProcess:
 
     Attributes:
         process: The present run, None before the first and between two.
-        starts: Number of starts so far.
+        stopping: Set when it is to end for good.
         reason: Why it does not serve: how it ended, how often in a row, and when it is tried again; None while it does,
             and before its first end.
     """
@@ -134,29 +135,22 @@ class SupervisedProcess:
     def __init__(self, spec: ChildSpec, supervisor: Supervisor) -> None:
         self.spec = spec
         self.process: ChildProcess | None = None
-        self.starts = 0
         self.reason: str | None = None
         self._supervisor, self._environment = supervisor, supervisor.environment
         self._failures = 0
         self._was_ready = False
         self._gave_up: ChildNotReady | None = None
-        self._stopping, self._serves = asyncio.Event(), asyncio.Event()
+        self.stopping, self._serves = asyncio.Event(), asyncio.Event()
         self._task = asyncio.create_task(self._keep(), name=f"keep {spec.name}")
 
     @property
     def pid(self) -> int | None:
-        """Its process id, None between two runs."""
         return self.process.pid if self.process else None
 
     @property
     def fields(self) -> dict[str, str]:
         """The fields of its ready line, empty while it does not serve."""
         return self.process.ready.result() if self.process and self._serves.is_set() else {}
-
-    @property
-    def metrics_port(self) -> int | None:
-        """Port of its metrics, None while it does not serve."""
-        return int(self.fields["metrics"]) if "metrics" in self.fields else None
 
     async def wait_ready(self) -> dict[str, str]:
         """Wait until it serves, in this run or a later one; the fields of its ready line."""
@@ -179,7 +173,7 @@ class SupervisedProcess:
 
     async def stop(self) -> None:
         """End it, first by SIGTERM, and do not start it again."""
-        self._stopping.set()
+        self.stopping.set()
         self._serves.clear()
         if self.process:
             await self.process.stop()
@@ -189,14 +183,14 @@ class SupervisedProcess:
             await self._task
 
     async def _keep(self) -> None:
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             try:
                 end, is_hopeless, words = await self._run()
             except OSError as error:
                 why = f"cannot start {self.spec.command[0]}: {error}"
                 self._give_up(f": {why}", why)
                 return
-            if self._stopping.is_set():
+            if self.stopping.is_set():
                 return
             self._failures += 1
             last_line = f"last line: {words[-1]}" if words else NO_WORDS
@@ -226,7 +220,6 @@ class SupervisedProcess:
         """
         launched = await self._environment.launch(self.spec)
         self.process = process = ChildProcess(self.spec, launched, self._environment.echo)
-        self.starts += 1
         ended = asyncio.create_task(process.wait())
         first: set[asyncio.Future[Any]] = {ended, process.ready}
         try:

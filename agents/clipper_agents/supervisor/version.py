@@ -8,7 +8,8 @@ Rules of this file:
 - One step at a time; what is wanted may change meanwhile, and then the next step goes by that.
 - More or fewer replicas start or end single hosts. Any other change replaces the hosts one after the other; when the
   first of the new cannot start, the others go on as they are.
-- A host ends only when no request is left for it, or when nobody waits for its answer any more.
+- A host ends only when no request is left for it, or when nobody waits for its answer any more; hosts of a version that
+  other machines are to run instead end when one there has loaded the model.
 - While no broker answers, nothing is deleted and nothing given up: it is tried again.
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from clipper_agents.control.plan import wanted_hosts
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.observability.logging import event
 from clipper_agents.supervisor.kafka_resources import KafkaResources
@@ -57,7 +59,7 @@ class Version:
         self._withdraw, self._patience_s, self._settle_s = withdraw, patience_s, settle_s
         self._wanted: ModelManifest | None = None
         self._hosted: ModelManifest | None = None
-        self._declared: ModelManifest | None = None
+        self._declared: tuple[ModelManifest | None, int] = None, 0
         self._left: ModelManifest | None = None
         self._changed = asyncio.Event()
 
@@ -68,16 +70,20 @@ class Version:
 
     def started(self, model: ModelManifest) -> None:
         """Somebody has started its hosts already."""
-        self._declared = self._wanted = self._hosted = model
+        self._wanted = self._hosted = model
+        self._declared = model, model.replicas
 
-    def want(self, model: ModelManifest | None) -> None:
-        """What is declared now; None: nothing any more."""
-        if model == self._declared:
+    def want(self, model: ModelManifest | None, replicas: int) -> None:
+        """What is declared now, None: nothing any more, and how many of its replicas this machine is to run."""
+        if (model, replicas) == self._declared:
             return
-        self._declared = model
-        self._wanted = model if model is not None and host_names(model) else None
-        if model is not None and model.retired and self._hosted is None:
-            self._left = msgspec.structs.replace(model, retired=False)  # it may have been retired while nobody looked
+        self._declared = model, replicas
+        here = model and msgspec.structs.replace(model, replicas=replicas)
+        self._wanted = here if here is not None and wanted_hosts(here) else None
+        if model is not None and self._hosted is None and self._wanted is None:
+            if model.retired and replicas:
+                self._left = msgspec.structs.replace(model, retired=False)  # perhaps it was while nobody looked
+            self._forget(model)  # perhaps it had hosts here before this machine was away
         self._changed.set()
 
     async def converge(self) -> None:
@@ -96,7 +102,7 @@ class Version:
             await self._retire(hosted)
         elif self._left is not None:
             await self._resources.remove(self._left)
-            self._forget(host_names(self._left))
+            self._forget(self._left)
             self._left = None
         elif wanted is not None and hosted is None:
             await self._begin(wanted)
@@ -109,18 +115,18 @@ class Version:
         event(log, "model declared", model=model.ref, hosts=model.replicas)
         self._hosted = model
         try:
-            await self._resources.provide(model)
+            await self._resources.provide(self._declared[0] or model)  # with partitions for hosts of other machines
             await self._unless_changed(self._supervisor.start(self._workers.hosts(model)))
         except KafkaUnreachable:
             self._hosted = None
             raise
         except SetupError as error:
-            await self._give_up(model, host_names(model), error)
+            await self._give_up(model, self._names(model), error)
 
     async def _resize(self, hosted: ModelManifest, wanted: ModelManifest) -> None:
-        before, after = host_names(hosted), host_names(wanted)
+        before, after = self._names(hosted), self._names(wanted)
         event(log, "replicas changed", model=wanted.ref, before=len(before), after=len(after))
-        await self._resources.provide(wanted)
+        await self._resources.provide(self._declared[0] or wanted)
         self._hosted = wanted
         fresh = [spec for spec in self._workers.hosts(wanted) if spec.name not in self._supervisor.children]
         try:
@@ -128,7 +134,7 @@ class Version:
         except ChildNotReady as error:
             await self._give_up(wanted, [spec.name for spec in fresh], error)
         await self._end(hosted, before[len(after) :])
-        self._forget(before[len(after) :])
+        self._forget(hosted, len(after))
 
     async def _roll(self, wanted: ModelManifest) -> None:
         event(log, "replacing hosts", model=wanted.ref, hosts=wanted.replicas)
@@ -163,17 +169,24 @@ class Version:
 
     # --- ending -----------------------------------------------------------------------------------------------------
     async def _retire(self, hosted: ModelManifest) -> None:
-        event(log, "model retired, finishing its requests", model=hosted.ref)
+        text = "hosts move to other machines" if self._is_live else "model retired, finishing its requests"
+        event(log, text, model=hosted.ref)
         since_s = time.monotonic()
         while not await self._is_finished(hosted, time.monotonic() - since_s):
-            await self._wait(LOOK_S)
+            await self._wait(AGAIN_S if self._is_live else LOOK_S)
             if self._wanted is not None:
                 return
         await self._end(hosted, self._running(hosted))
-        self._hosted, self._left = None, hosted
+        self._hosted = None
+        if self._is_live:
+            self._forget(hosted)
+        else:
+            self._left = hosted
         self._workers.forget_model(hosted)
 
     async def _is_finished(self, hosted: ModelManifest, elapsed_s: float) -> bool:
+        if self._is_live:
+            return await self._resources.has_others(hosted, self._running(hosted))
         if elapsed_s < self._settle_s:
             return False
         serving = any(self._supervisor.children[name].fields for name in self._running(hosted))
@@ -187,10 +200,19 @@ class Version:
             await self._supervisor.stop(*running)
         await self._resources.evict(model, names)
 
-    def _forget(self, names: Sequence[str]) -> None:
-        for name in names:
+    def _forget(self, model: ModelManifest, first: int = 0) -> None:
+        for name in self._names(model)[first:]:
             self._withdraw(name)
             self._workers.forget(name)
+
+    def _names(self, model: ModelManifest) -> list[str]:
+        return host_names(model, self._workers.machine)
+
+    @property
+    def _is_live(self) -> bool:
+        """Whether the version is to have hosts, on this machine or others."""
+        model, _ = self._declared
+        return model is not None and wanted_hosts(model) > 0
 
     def _running(self, model: ModelManifest) -> list[str]:
         return [name for name in self._supervisor.children if model_of_host(name) == model.ref]

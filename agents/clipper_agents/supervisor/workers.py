@@ -6,7 +6,8 @@ Rules of this file:
 - Which models a worker may load is what the operator's configuration says, resolved here once. A worker must not derive
   it from its own file: the model in there may come from the control topic.
 - Of the connection only the password is handed on by the environment; it is in no file and on no command line.
-- Names are stable from one start to the next: `router-0`, `host.svm.2.0` (static membership, KIP-345).
+- Names are stable from one start to the next: `router-0`, `host.svm.2.0` (static membership, KIP-345). Machines that
+  run hosts together put their own name before the number, `host.svm.2.a-0`.
 - With a first metrics port configured, a worker has the lowest port that no other has; whoever ends gives it back.
 """
 
@@ -29,6 +30,7 @@ from clipper_agents.settings import Settings
 from clipper_agents.settings.load import is_setting
 from clipper_agents.supervisor.process import ChildSpec
 from clipper_agents.threads import ONE_THREAD
+from clipper_stream.errors import install_command
 from clipper_topics.manifests import ModelManifest
 
 log = logging.getLogger(__name__)
@@ -55,14 +57,14 @@ class Workers:
         settings: Settings,
         run_dir: Path,
         environ: Mapping[str, str],
+        machine: str = "",
         *,
         logs: LogOptions = DEFAULT_LOGS,
         program: tuple[str, ...] = PROGRAM,
     ) -> None:
+        self.machine = machine  # in the names of hosts, where several machines run them
         self.allowed = settings.allowed
-        """Packages, modules and directories that the workers may load models from."""
         self.files = settings.files
-        """What the operator says about model files."""
         modules, locations = ([each for each in self.allowed if ("/" in each) is place] for place in (False, True))
         loading = msgspec.structs.replace(settings.loading, allowed_modules=modules, allowed_locations=locations)
         self._settings = msgspec.structs.replace(settings, loading=loading)
@@ -72,7 +74,6 @@ class Workers:
         self._ports: dict[str, int] = {}
 
     def routers(self) -> list[ChildSpec]:
-        """One spec a router process."""
         names = [f"router-{number}" for number in range(self._settings.router.processes)]
         return self._specs(names, "router", "worker router")
 
@@ -85,14 +86,14 @@ class Workers:
         section = self._settings.gateway
         missing = [module for module in needs if find_spec(module) is None]
         if section.enabled and missing:
-            remedy = "pip install 'clipper-stream[gateway]'"
+            remedy = install_command(GATEWAY)
             event(log, "no gateway for HTTP and gRPC", missing=",".join(missing), remedy=remedy)
         specs = self._specs([GATEWAY] if section.enabled and not missing else [], GATEWAY, GATEWAY)
         return [replace(spec, drain_s=section.drain_s + ENDS_WITHIN_S) for spec in specs]
 
     def hosts(self, model: ModelManifest) -> list[ChildSpec]:
         """One spec a replica; none for a model that is colocated or retired."""
-        return self._specs(host_names(model), "host", f"worker host {model.ref}", model)
+        return self._specs(host_names(model, self.machine), "host", f"worker host {model.ref}", model)
 
     def forget(self, name: str) -> None:
         """This host has ended for good: its port is free, and what it kept on the disk is deleted."""
@@ -106,7 +107,6 @@ class Workers:
     def _specs(
         self, names: Sequence[str], section: str, command: str, model: ModelManifest | None = None
     ) -> list[ChildSpec]:
-        """Specs of workers with these names, who read one settings file."""
         config = self._run_dir / f"{_stem(model) if model else section}.json"
         if names:
             content = msgspec.structs.replace(self._settings, applications=[], models=[model] if model else [])
@@ -130,13 +130,15 @@ class Workers:
         return self._ports[name]
 
 
-def host_names(model: ModelManifest) -> list[str]:
-    """The names of the hosts that a version should have.
+def host_names(model: ModelManifest, machine: str = "") -> list[str]:
+    """The names of the hosts that a version should have, on this machine where there are several.
 
-    >>> host_names(ModelManifest(name="svm", version="2", uri="m:f", replicas=2))
-    ['host.svm.2.0', 'host.svm.2.1']
+    >>> svm = ModelManifest(name="svm", version="2", uri="m:f", replicas=2)
+    >>> host_names(svm), host_names(svm, "a.example")
+    (['host.svm.2.0', 'host.svm.2.1'], ['host.svm.2.a.example-0', 'host.svm.2.a.example-1'])
     """
-    return [f"{_stem(model)}.{number}" for number in range(wanted_hosts(model))]
+    prefix = f"{machine}-" if machine else ""
+    return [f"{_stem(model)}.{prefix}{number}" for number in range(wanted_hosts(model))]
 
 
 def role_of(name: str) -> str:
@@ -151,10 +153,10 @@ def role_of(name: str) -> str:
 def model_of_host(name: str) -> str | None:
     """The version that a child of this name hosts; None when it is no host.
 
-    >>> model_of_host("host.svm.2.0"), model_of_host("router-0")
-    ('svm:2', None)
+    >>> model_of_host("host.svm.2.0"), model_of_host("host.svm.2.a.example-0"), model_of_host("router-0")
+    ('svm:2', 'svm:2', None)
     """
-    kind, *parts = name.split(".")
+    kind, *parts = name.split(".", 3)
     return f"{parts[0]}:{parts[1]}" if kind == "host" and len(parts) == 3 else None  # noqa: PLR2004 (model.version.number)
 
 

@@ -1,6 +1,6 @@
 """Candidates from short texts.
 
-exp3                              a policy that learns on the way, with its default parameters
+exp3                              a policy that learns on the way, among the application's candidates of each time
 exp3:eta=0.2,exploration=0.1      ... with these
 split:svm:1=0.9,knn:1=0.1         ... or shares of models
 exp3 of svm:1+svm:2               ... among these models only
@@ -12,27 +12,27 @@ ensemble svm:1=2+knn:1=1,combiner=mean,threshold=0.6
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 
 from clipper_stream.errors import InvalidSetting, UnknownName
-from clipper_stream.evaluation.candidates.candidate import Candidate, Ensemble, FixedPolicy, LearningPolicy, OneModel
-from clipper_stream.evaluation.log.ensembles import Answering
+from clipper_stream.evaluation.candidates.candidate import (
+    OPTIONS,
+    Candidate,
+    Ensemble,
+    FixedPolicy,
+    LearningPolicy,
+    OneModel,
+)
 from clipper_stream.evaluation.sequential.replay import Place
-from clipper_stream.selection.registry import POLICIES, make_policy
+from clipper_stream.names import choices
+from clipper_stream.selection.registry import POLICIES, SETTLED, make_policy
 from clipper_stream.selection.state import SelectionState, merge
-
-_SETTLED = ("single", "split")
-"""Policies that learn nothing: they are judged by every estimator, and not only by walking the log."""
-_OPTIONS = {"combiner": "combiner", "threshold": "confidence_threshold", "default": "default_output"}
 
 
 def parse_candidate(
     text: str,
     models: Sequence[str],
     *,
-    answering: Answering | None = None,
     states: Mapping[Place, SelectionState] | None = None,
     known: Sequence[str] = (),
 ) -> Candidate:
@@ -40,8 +40,8 @@ def parse_candidate(
 
     Args:
         text: As in the table above.
-        models: The application's models, in its order: among these a policy chooses where the text names none.
-        answering: How the application combines outputs; None: by vote, zero-one loss.
+        models: The application's models, in its order: where the text names none, a policy chooses among those of them
+            that were its candidates then.
         states: What was learned until the log begins, by (context, partition).
         known: Other models that a text may name: versions on trial, retired ones, new ones.
 
@@ -53,25 +53,25 @@ def parse_candidate(
         UnknownName: it names a policy that is none.
     """
     every = tuple(dict.fromkeys([*models, *known]))
-    asked, combined = text.strip(), answering or Answering()
+    asked = text.strip()
     word, _, rest = asked.partition(" ")
     if asked in every or word == "model":
         return OneModel(model=_model(asked if asked in every else rest, every))
     if word == "ensemble":
-        return _ensemble(rest.strip(), every, combined)
+        return _ensemble(rest.strip(), every)
     frozen = word == "frozen"
     head, of, among = (rest.strip() if frozen else asked).partition(" of ")
     name, _, parameters = head.strip().partition(":")
     if name not in POLICIES:
-        raise UnknownName(
-            f"candidate {text!r}: {_hint(name, [*POLICIES, *every, 'model', 'ensemble', 'frozen'])}give a policy "
-            f"({', '.join(sorted(POLICIES))}), a model ({', '.join(every)}), `ensemble A+B`, or `frozen POLICY`"
-        )
-    chosen = tuple(_model(each, every) for each in among.split("+")) if of else tuple(models)
-    policy = make_policy(name, _parameters(name, parameters, every))
-    if frozen or name in _SETTLED:
-        return FixedPolicy(policy=policy, models=chosen, states=_by_context(states or {}), answering=combined)
-    return LearningPolicy(policy=policy, models=chosen, start=states or {})
+        forms = (*sorted(POLICIES), *every, "model", "ensemble", "frozen")
+        raise UnknownName(f"candidate {text!r}: {choices(name, forms)}, as `ensemble A+B`, or `frozen POLICY`")
+    given = _parameters(name, parameters, every)
+    named = among.split("+") if of else given.get("shares", ())
+    chosen = tuple(_model(each, every) for each in named or models)
+    policy = make_policy(name, given)
+    if frozen or name in SETTLED:
+        return FixedPolicy(policy=policy, models=chosen, named=bool(named), states=_by_context(states or {}))
+    return LearningPolicy(policy=policy, models=chosen, named=bool(named), start=states or {})
 
 
 def _parameters(policy: str, text: str, every: Sequence[str]) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _parameters(policy: str, text: str, every: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _ensemble(text: str, every: Sequence[str], answering: Answering) -> Ensemble:
+def _ensemble(text: str, every: Sequence[str]) -> Ensemble:
     members, _, options = text.partition(",")
     weights: dict[str, float] = {}
     for member in members.split("+"):
@@ -93,10 +93,10 @@ def _ensemble(text: str, every: Sequence[str], answering: Answering) -> Ensemble
         weights[_model(model, every)] = _value(weight) if equals else 1.0
     changed: dict[str, Any] = {}
     for name, value in _pairs(f"ensemble {text}", options) if options else ():
-        if name not in _OPTIONS:
-            raise InvalidSetting(f"option {name!r} of an ensemble: use one of {', '.join(_OPTIONS)}")
-        changed[_OPTIONS[name]] = value
-    return Ensemble(weights=weights, answering=replace(answering, **changed))
+        if name not in OPTIONS:
+            raise InvalidSetting(f"option {name!r} of an ensemble: {choices(name, OPTIONS)}")
+        changed[OPTIONS[name]] = value
+    return Ensemble(weights=weights, changed=changed)
 
 
 def _pairs(whole: str, text: str) -> list[tuple[str, Any]]:
@@ -120,16 +120,10 @@ def _model(text: str, every: Sequence[str]) -> str:
     name = text.strip()
     if name in every:
         return name
-    raise InvalidSetting(f"model {name!r}: {_hint(name, every)}give one of {', '.join(every) or 'none that is known'}")
-
-
-def _hint(name: str, known: Sequence[str]) -> str:
-    near = get_close_matches(name, known, 1)
-    return f"did you mean {near[0]!r}? " if near else ""
+    raise InvalidSetting(f"model {name!r}: {choices(name, every)}")
 
 
 def _by_context(states: Mapping[Place, SelectionState]) -> dict[str | None, SelectionState]:
-    """Merge states over partitions, in partition order."""
     places = sorted(states, key=lambda place: place[1])
     contexts = dict.fromkeys(context for context, _ in places)
     return {context: merge(states[place] for place in places if place[0] == context) for context in contexts}

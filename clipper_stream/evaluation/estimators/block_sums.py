@@ -9,7 +9,6 @@ Rules of this file:
 """
 
 from dataclasses import dataclass, fields, replace
-from operator import add
 from typing import Any, Self, TypeAlias, TypeVar
 
 import numpy as np
@@ -58,16 +57,13 @@ def summed(values: Floats | Bools | None, code: NDArray[Any], size: int) -> Floa
 
 @dataclass(frozen=True, slots=True)
 class AdditiveSums:
-    """Sums over decisions, each field a number or an array; one with `LARGEST` is the largest of all decisions."""
+    """Sums over decisions, each field a number or an array."""
 
     def merged(self, other: Self) -> Self:
         """Return the sums of both, which must be over different decisions."""
-        both = {one.name: (getattr(self, one.name), getattr(other, one.name), one.metadata) for one in fields(self)}
-        return replace(self, **{name: how.get("plus", add)(a, b) for name, (a, b, how) in both.items()})
+        return replace(self, **{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
 
 
-LARGEST = {"plus": np.maximum}
-"""Metadata of a field of which the largest value counts, and not the sum."""
 Sums = TypeVar("Sums", bound=AdditiveSums)
 
 

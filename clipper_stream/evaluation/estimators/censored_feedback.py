@@ -6,7 +6,7 @@ Rules of this file:
 - Delays are counted in buckets whose edges are 4 % apart, so that counts of chunks are added.
 - Young decisions are left out by their age, which their loss has nothing to do with.
 - Nothing in the log shows whether feedback comes more often for a good answer than for a bad one. Where it comes more
-  often for one model than for another, what is missing is taken to be of any loss.
+  often for one model than for another at the same time, what is missing is taken to be of any loss.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.estimators.block_sums import AdditiveSums
+from clipper_stream.evaluation.estimators.block_sums import AdditiveSums, summed, totals
 from clipper_stream.evaluation.log.columns import Bools, DecisionColumns, Floats, Ints
 
 _EDGES_OF_A_DOUBLING = 16
@@ -55,12 +54,10 @@ class Delays(AdditiveSums):
         hazard = np.divide(self.came, at_risk, out=np.zeros_like(self.came), where=at_risk > 0.0)
         return np.asarray(1.0 - np.cumprod(1.0 - hazard), np.float64)
 
-    def maturity_ms(self, ratio: float = 0.99) -> int:
-        """Age by which this share of the feedback that ever comes has come; milliseconds."""
-        if not 0.0 < ratio <= 1.0:
-            raise InvalidSetting(f"ratio is {ratio!r}: give a share of the feedback in (0, 1], such as 0.99")
+    def maturity_ms(self) -> int:
+        """Age by which 99 % of the feedback that ever comes has come; milliseconds."""
         arrived = self.arrived
-        reached = arrived >= ratio * arrived[-1] * (1.0 - 1e-12)
+        reached = arrived >= 0.99 * arrived[-1] * (1.0 - 1e-12)
         return edge_ms(int(reached.argmax())) if arrived[-1] > 0.0 else 0
 
 
@@ -70,31 +67,28 @@ class Censored(AdditiveSums):
 
     Attributes:
         young: Decisions whose feedback may still come, left out.
-        came: Older ones with feedback.
-        missing: Older ones without.
-        served: Older ones that each model served, (K,).
-        unheard: Those of them without feedback, (K,).
+        old: The others, by span of time, (S, 1).
+        silent: Those of them without feedback, (S, 1).
+        served: Old ones that each model served, (S, K).
+        unheard: Those of them without feedback, (S, K).
 
     Source: Little and Rubin, "Statistical analysis with missing data", 3rd edition 2019, section 1.3.
     """
 
     young: int
-    came: int
-    missing: int
+    old: Floats
+    silent: Floats
     served: Floats
     unheard: Floats
 
     @classmethod
-    def of(cls, columns: DecisionColumns, now_ms: int, maturity_ms: int) -> Self:
-        old, rows = mature(columns, now_ms, maturity_ms), columns.with_feedback
-        missing = old & ~rows
-        return cls(
-            young=int((~old).sum()),
-            came=int((old & rows).sum()),
-            missing=int(missing.sum()),
-            served=columns.served[old].sum(axis=0, dtype=float),
-            unheard=columns.served[missing].sum(axis=0, dtype=float),
-        )
+    def of(cls, columns: DecisionColumns, now_ms: int, maturity_ms: int, span: Ints, spans: int) -> Self:
+        """Count decisions, each of a span of time, (n,), of so many."""
+        old = mature(columns, now_ms, maturity_ms)
+        silent = old & ~columns.with_feedback
+        counts = [summed(None, span[rows], spans)[:, None] for rows in (old, silent)]
+        served, unheard = (totals(span[rows], spans, columns.served[rows]) for rows in (old, silent))
+        return cls(young=int((~old).sum()), old=counts[0], silent=counts[1], served=served, unheard=unheard)
 
     @property
     def unknown_ratio(self) -> float:
@@ -102,32 +96,37 @@ class Censored(AdditiveSums):
 
         By those of the model that misses most, and by those of what was logged.
         """
-        old = max(1, self.came + self.missing)
-        ratio = self.missing / old
-        errors = np.sqrt(self.served * ratio * (1.0 - ratio) * (1.0 - self.served / old))
-        if (np.abs(self.unheard - self.served * ratio) <= CHANCE * errors + 0.5).all():  # 0.5: counts are whole
+        old = np.maximum(self.old, 1.0)
+        ratio = self.silent / old
+        variance = (self.served * ratio * (1.0 - ratio) * (1.0 - self.served / old)).sum(axis=0)
+        apart = np.abs((self.unheard - self.served * ratio).sum(axis=0))
+        if (apart <= CHANCE * np.sqrt(variance) + 0.5).all():  # 0.5: counts are whole
             return 0.0
-        return float((self.unheard / np.maximum(self.served, 1.0)).max()) + ratio
+        return float(self._shares.max() + self.silent.sum() / self.old.sum())
+
+    @property
+    def _shares(self) -> Floats:
+        """Share of the decisions that each model served without feedback, (K,)."""
+        return np.asarray(self.unheard.sum(axis=0) / np.maximum(self.served.sum(axis=0), 1.0))
 
     def warning(self, models: Sequence[str]) -> str:
         """The warning that feedback depends on the served model; empty where chance explains whose is missing."""
         if not self.unknown_ratio:
             return ""
-        shares = self.unheard / np.maximum(self.served, 1.0)
-        most = int(shares.argmax())
+        most = int(self._shares.argmax())
         return (
-            f"{shares[most]:.1%} of the decisions that {models[most]} served have no feedback, of all decisions "
-            f"{self.missing / (self.came + self.missing):.1%}, more than chance explains: verdicts allow for "
+            f"{self._shares[most]:.1%} of the decisions that {models[most]} served have no feedback, of all decisions "
+            f"{self.silent.sum() / self.old.sum():.1%}, more than chance explains: verdicts allow for "
             "losses that nobody heard of. Find out whether feedback depends on the answer"
         )
 
     @property
     def sentence(self) -> str:
         """One sentence about what was left out."""
-        old = self.came + self.missing
+        old = int(self.old.sum())
         return (
             f"{self.young:,} of {self.young + old:,} decisions were left out because their feedback may still come; "
-            f"of the other {old:,}, {self.missing:,} have none and were left out too"
+            f"of the other {old:,}, {int(self.silent.sum()):,} have none and were left out too"
         )
 
 

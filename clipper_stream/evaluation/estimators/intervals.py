@@ -3,8 +3,7 @@
 Rules of this file:
 - Losses lie in [0, 1], so a value or an end outside is moved there. Where nothing is known the interval is all of it.
 - Each end is missed with half of 1 - confidence; of several candidates, any end of all together (`joint_confidence`).
-  These are intervals for one look: a rule that looks again and again
-  needs `clipper_stream.sequential_testing`.
+  These are for one look: a rule that looks again and again needs `clipper_stream.sequential_testing`.
 - What is drawn depends on the seed alone. So two candidates are compared on the same drawn blocks, and the difference
   is not blurred by what they have in common.
 - Percentiles are corrected for bias and acceleration (BCa), because terms are skewed: docs/explanation/decisions.md has
@@ -27,6 +26,8 @@ CONFIDENCE = 0.95
 RESAMPLES = 2_000
 """The 2.5th percentile is then one of the fiftieth smallest: its own error is a tenth of the interval's."""
 _FEWEST = 100
+_DIGITS = 12
+"""What is behind them is rounding: a candidate that did what was logged is neither better nor worse."""
 _NORMAL = NormalDist()
 
 
@@ -57,9 +58,9 @@ def bootstrap_difference(sums: BlockSums, others: BlockSums, drawn: Floats, conf
 
 
 def joint_confidence(
-    candidates: Sequence[BlockSums], others: BlockSums, drawn: Floats, confidence: float = CONFIDENCE
+    candidates: Sequence[tuple[BlockSums, BlockSums]], drawn: Floats, confidence: float = CONFIDENCE
 ) -> float:
-    """Return the confidence of each interval with which those of all candidates hold together.
+    """Return the confidence of each interval with which those of all candidates, and what they are compared with, hold.
 
     Whoever reads the best of twenty reads the luckiest. So what is drawn is looked at for the candidate that it moves
     furthest, in its own standard deviations: its loss, and its difference.
@@ -69,10 +70,10 @@ def joint_confidence(
     """
     if len(candidates) <= 1:
         return confidence
-    most, logged = np.zeros(len(drawn)), value_of(drawn @ others.blocks)
-    for sums in candidates:
+    most = np.zeros(len(drawn))
+    for sums, others in candidates:
         values = value_of(drawn @ sums.blocks)
-        for resampled in (values, values - logged):
+        for resampled in (values, values - value_of(drawn @ others.blocks)):
             spread = float(np.nanstd(resampled)) if np.isfinite(resampled).any() else 0.0
             if spread > 0.0:
                 most = np.fmax(most, np.abs(resampled - np.nanmean(resampled)) / spread)
@@ -109,5 +110,6 @@ def _place(end: float, value: float, resampled: Floats, pulls: Floats) -> float:
 def _bounded(value: float, lower: float, upper: float, least: float) -> Estimate:
     """Value and interval inside [least, 1]; the interval is all of that where an end is no number."""
     known = not (math.isnan(lower) or math.isnan(upper))
-    low, high = np.clip((lower, upper), least, 1.0) if known else (least, 1.0)
-    return Estimate(value=float(np.clip(value, least, 1.0)), low=float(low), high=float(high), interval="bootstrap")
+    low, high = np.clip(np.round((lower, upper), _DIGITS), least, 1.0) if known else (least, 1.0)
+    value = float(np.clip(np.round(value, _DIGITS), least, 1.0))
+    return Estimate(value=value, low=float(low), high=float(high), interval="bootstrap")

@@ -92,7 +92,6 @@ def row_sums(left: Floats, right: Floats) -> Floats:
 
 
 def _of_rows(matrix: Floats, kept: NDArray[np.intp] | None) -> Floats:
-    """Return these rows, stored by column; all rows for None."""
     if kept is None:
         return np.asfortranarray(matrix)
     found = np.empty((len(kept), matrix.shape[1]), order="F")

@@ -2,25 +2,69 @@
 
 Rules of this file:
 - A sentence has the number, what it means and what to do.
+- A decision counts for a candidate once all that it would ask had been asked, without a revision since that could not
+  ask it. So what was not deployed yet, or is retired, is neither warned of nor estimated. When that is depends on
+  earlier decisions alone, so the weights of those that count are 1 on average.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
-from clipper_stream.evaluation.estimators.block_sums import LARGEST, AdditiveSums, totals
+from clipper_stream.evaluation.estimators.block_sums import AdditiveSums, totals
 from clipper_stream.evaluation.estimators.propensity_matrices import Choices
-from clipper_stream.evaluation.log.columns import Bools, Codes, Floats
+from clipper_stream.evaluation.log.columns import Bools, Codes, DecisionColumns, Floats
+from clipper_stream.evaluation.log.joint_propensity import CERTAIN
 
 FEWEST_CARRYING = 100.0
 """Below it intervals cover less often than they say (benchmarks/results/coverage.md)."""
 MOST_UNSUPPORTED = 0.01
-MOST_OF_ONE = 0.05
+_NEVER_MS = np.iinfo(np.int64).max
+NEVER_ASKED = (
+    "no decision says anything about it: never was all asked that it would ask (together, if it asks several). Put its "
+    "models on trial, or set audit_ratio, and log again"
+)
 _DOUBTS = 4.0
 """Standard errors that the mean importance may be away from 1: of 10,000 candidates one is further by chance."""
+
+
+class FirstAsked:
+    """When each model was first asked, again after each break, found on the way through a log in the order of time.
+
+    Source: Williams, "Probability with martingales", 1991, section 10.10 (optional stopping).
+    """
+
+    def __init__(self) -> None:
+        self._since_ms: dict[tuple[int, str], int] = {}
+
+    def supports(self, columns: DecisionColumns, target: Floats) -> Bools:
+        """Decisions that count for a candidate that chooses with these probabilities, (n, M); (n,)."""
+        begun = np.zeros(target.shape)
+        for revision in np.unique(columns.revision).tolist():
+            rows = np.flatnonzero(columns.revision == revision)
+            at_ms, asked = columns.at_ms[rows], columns.propensity[rows]
+            first_ms = np.where(asked > 0.0, at_ms[:, None], _NEVER_MS).min(axis=0)
+            chance = ((at_ms[:, None] == first_ms) & (asked > 0.0) & (asked < CERTAIN)).any(axis=0)
+            for column, (since_ms, later) in enumerate(zip(first_ms.tolist(), chance.tolist(), strict=True)):
+                key = _first_revision(columns, revision, columns.models[column]), columns.models[column]
+                if since_ms < _NEVER_MS:
+                    self._since_ms.setdefault(key, since_ms + later)
+                begun[rows, column] = at_ms >= self._since_ms.get(key, _NEVER_MS)
+        return np.asarray((target * begun).sum(axis=1) >= 1.0 - MOST_UNSUPPORTED)
+
+
+def _first_revision(columns: DecisionColumns, revision: int, model: str) -> int:
+    """The first of the revisions that could ask a model, without a break, up to this one; of unknown ones this one."""
+    first = revision
+    for earlier in sorted((one for one in columns.configs if one <= revision), reverse=True):
+        config = columns.configs[earlier]
+        if model not in config.asked and model not in config.trials:
+            break
+        first = earlier
+    return first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +86,6 @@ class SupportSums(AdditiveSums):
     squares: float
     fourths: float
     distances: float
-    largest: float = field(metadata=LARGEST)
 
     @classmethod
     def of(cls, choices: Choices, contexts: int) -> Self:
@@ -59,7 +102,6 @@ class SupportSums(AdditiveSums):
             squares=float(squares.sum()),
             fourths=float(squares @ squares),
             distances=float(away @ away),
-            largest=float(importance.max(initial=0.0)),
             target=totals(context, contexts, target),
             scored=totals(context, contexts, scored),
         )
@@ -93,19 +135,8 @@ class SupportSums(AdditiveSums):
         )
 
     @property
-    def effective(self) -> float:
-        """Effective sample size: so many decisions, each as likely under the candidate as it was, would say as much.
-
-        Source: Kish, "Survey sampling", 1965, section 11.7.
-        """
-        return self.importance**2 / self.squares if self.squares else 0.0
-
-    @property
     def carrying(self) -> float:
-        """Effective size of the squares, which the standard error is made of: so many decisions decide how exact it is.
-
-        Seldom asked models that matter show here, though the others keep `effective` large.
-        """
+        """Kish's effective size of the squares, of which the standard error is made: so many decisions decide it."""
         return self.squares**2 / self.fourths if self.fourths else 0.0
 
     @property
@@ -113,16 +144,13 @@ class SupportSums(AdditiveSums):
         """1 where the log supports all of the candidate, and its propensities are true."""
         return self.importance / self.decisions if self.decisions else 0.0
 
-    @property
-    def largest_share(self) -> float:
-        """Share of all importance that one decision has, in [0, 1]."""
-        return self.largest / self.importance if self.importance else 0.0
-
     def warnings(self, models: Sequence[str], contexts: Sequence[str | None]) -> tuple[str, ...]:
         """Warnings, a sentence each, the worst first; empty when there is none."""
+        if not self.decisions:
+            return (NEVER_ASKED,)
         instead = "ips counts it as 0, snips as that of the others, dr as predicted"
         missing, few = self.missing(models, contexts, instead), self._few
-        found = (missing, few, self._single, "" if missing or few else self.doubtful)
+        found = (missing, few, "" if missing or few else self.doubtful)
         return tuple(sentence for sentence in found if sentence)
 
     @property
@@ -137,15 +165,6 @@ class SupportSums(AdditiveSums):
             f"only {self.carrying:,.0f} of {self.decisions:,} decisions carry the estimate (below "
             f"{FEWEST_CARRYING:g}): intervals cover too seldom. Take a longer range, or log with audit_ratio or more "
             "exploration"
-        )
-
-    @property
-    def _single(self) -> str:
-        if self.largest_share <= MOST_OF_ONE or not self.decisions:
-            return ""
-        return (
-            f"one decision alone is {self.largest_share:.1%} of the estimate: its loss decides. Take a longer range, "
-            "or more exploration, which makes the smallest propensity larger"
         )
 
     @property

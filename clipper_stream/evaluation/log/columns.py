@@ -8,7 +8,7 @@ Rules of this file:
 - Rows stand in log order within a partition, by the offset of the prediction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, Self
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipper_stream.errors import InvalidSetting
+from clipper_stream.evaluation.log.configuration import Configuration
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -23,7 +24,7 @@ Ints = NDArray[np.int64]
 Codes = NDArray[np.int32]
 
 UNKNOWN = -1
-_NO_FEATURES: Floats = np.empty((0, 0))
+_NOT_KNOWN = Configuration()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +58,8 @@ class DecisionColumns:
         loss: Loss in [0, 1] of each model that the feedback scores; NaN where it says nothing, (n, M).
         answer_loss: Loss in [0, 1] of the answer, (n,).
         several_rows: Whether outputs, answer and label are lists, an element a row of the query, (n,).
-        features: Numbers that a contextual policy chose by, NaN where a query has fewer of them or none, (n, F); when
-            left out, no query has any: (n, 0).
+        features: Numbers that a contextual policy chose by, NaN where a query has fewer of them or none, (n, F).
+        configs: Configurations that decided, by revision, as far as they are known.
 
     >>> empty = DecisionColumns.empty(["svm:1", "knn:1"])
     >>> len(empty), empty.propensity.shape, empty.features.shape
@@ -94,11 +95,8 @@ class DecisionColumns:
     loss: Floats
     answer_loss: Floats
     several_rows: Bools
-    features: Floats = field(default_factory=lambda: _NO_FEATURES)
-
-    def __post_init__(self) -> None:
-        if self.features is _NO_FEATURES:
-            object.__setattr__(self, "features", np.empty((len(self), 0)))
+    features: Floats
+    configs: Mapping[int, Configuration] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -113,13 +111,23 @@ class DecisionColumns:
         """Decisions about which the truth is known, (n,)."""
         return self.feedback_offset >= 0
 
+    def config(self, revision: int) -> Configuration:
+        """The configuration of a revision; the default one where it is not known."""
+        return self.configs.get(revision, _NOT_KNOWN)
+
+    def configured(self, value: Callable[[Configuration], Any]) -> NDArray[Any]:
+        """What the configuration of each decision says, (n, K)."""
+        revisions, place = np.unique(self.revision, return_inverse=True)
+        return np.array([value(self.config(number)) for number in [*revisions.tolist(), UNKNOWN]])[place]
+
     @classmethod
     def empty(cls, models: Sequence[str] = (), rows: int = 0) -> Self:
         """Return so many decisions of these models whose arrays are all zeros."""
         arrays: dict[str, Any] = {
             name: np.zeros((rows, len(models)) if one.wide else rows, one.kind) for name, one in ARRAYS.items()
         }
-        return cls(models=tuple(models), contexts=(), policies=(), values=(), **arrays)
+        features = np.empty((rows, 0))
+        return cls(models=tuple(models), contexts=(), policies=(), values=(), features=features, **arrays)
 
     def take(self, rows: Any) -> Self:
         """Some of the decisions: a mask, a slice, or indices in the order wanted."""
@@ -127,11 +135,7 @@ class DecisionColumns:
         return replace(self, features=self.features[rows], **arrays)
 
     def of_models(self, models: Sequence[str]) -> Self:
-        """The same decisions with these columns; a model that was never asked has an empty one.
-
-        Args:
-            models: Each once; those left out are dropped.
-        """
+        """The same decisions with these columns, and no others; a model that was never asked has an empty one."""
         if self.models == tuple(models):
             return self
         place = {model: number for number, model in enumerate(self.models)}
@@ -164,13 +168,10 @@ class DecisionColumns:
             output: Index into `values`; -1 where there is none, (n,). Absent: none.
 
         Raises:
-            InvalidSetting: there is such a column, or an array has another length.
+            InvalidSetting: there is such a column.
         """
         if name in self.models:
             raise InvalidSetting(f"column {name!r} is there: give a name that is none of {', '.join(self.models)}")
-        for array in (loss, propensity):
-            if array.shape != (len(self),):
-                raise InvalidSetting(f"an array of shape {array.shape} for {len(self)} decisions: give one value each")
         wider = self.of_models([*self.models, name])
         wider.loss[:, -1] = loss
         wider.propensity[:, -1] = propensity
@@ -212,7 +213,7 @@ def _recoded(codes: Codes, words: Sequence[Any], number: dict[Any, int]) -> Code
     return table[codes]
 
 
-def distinct_rows(codes: Codes) -> tuple[Codes, NDArray[np.intp]]:
+def distinct_rows(codes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """The different rows of codes, each -1 or more, and which of them each row is."""
     if not len(codes):
         return codes, np.zeros(0, np.intp)

@@ -153,7 +153,6 @@ def _places(partition: NDArray[Any], query_offset: NDArray[Any]) -> NDArray[np.i
 
 
 def _losses(columns: DecisionColumns, output: Codes, several: NDArray[np.bool_], kind: str) -> Floats:
-    """Loss of each output where there is a label; equal pairs are compared once."""
     value = cache(lambda code: None if code == UNKNOWN else json.loads(columns.values[code]))
     rows = np.flatnonzero((columns.label != UNKNOWN) & columns.with_feedback)
     pairs, place = distinct_rows(np.column_stack([columns.label, output, several.astype(np.int32)])[rows])

@@ -10,19 +10,21 @@ Rules of this file:
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from clipper_stream.errors import SetupError
 from clipper_stream.evaluation.log.columns import ARRAYS, UNKNOWN, VOCABULARIES, Codes, DecisionColumns, Floats
+from clipper_stream.evaluation.log.configuration import Configuration
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 ENTRIES = {name: one.kind for name, one in ARRAYS.items() if one.wide}
 """Fields of an entry of `models` besides `model`, and the types of their elements."""
 WORDS = {name: words for words, counted in VOCABULARIES.items() for name in counted if name not in ENTRIES}
@@ -47,6 +49,7 @@ class FileFacts:
         offsets: By partition, offset of the first prediction and one past the last.
         counts: What was read, and what became of it, by the names of `docs/reference/replay-files.md`.
         models: References of all models in the file, in order.
+        configs: Configurations that decided, by revision.
     """
 
     application: str
@@ -57,6 +60,7 @@ class FileFacts:
     offsets: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     models: tuple[str, ...] = ()
+    configs: Mapping[int, Configuration] = field(default_factory=dict)
     decisions: int = 0
 
     @property
@@ -85,46 +89,38 @@ def new_file(path: Path, *, replaces: bool = False) -> Iterator[Path]:
 
 
 def read_facts(path: Path) -> FileFacts:
-    """Read the metadata of a file.
-
-    Raises:
-        UnusableFile: it holds no decisions, or in a newer form.
-    """
-    said = (_opened(path).metadata.metadata or {}).get(_KEY.encode())
+    """Read the metadata of a file; `UnusableFile` where it holds no decisions, or in a newer form."""
+    said = (opened_parquet(path).metadata.metadata or {}).get(_KEY.encode())
     if said is None:
         raise UnusableFile(f"{path} is no file of decisions: give what `replay export` wrote")
-    content = json.loads(said)
-    version = content.pop("schema_version", None)
+    version = json.loads(said).get("schema_version")
     if version != SCHEMA_VERSION:
         raise UnusableFile(f"{path} has schema version {version}, this code reads {SCHEMA_VERSION}: export it again")
-    content["offsets"] = {int(partition): tuple(span) for partition, span in content["offsets"].items()}
-    return FileFacts(**content | {"models": tuple(content["models"])})
+    return msgspec.json.decode(said, type=FileFacts)
 
 
 def read_chunks(path: Path) -> Iterator[DecisionColumns]:
-    """Read the decisions of a file in the order of time, a row group at a time.
-
-    Raises:
-        UnusableFile: it holds no decisions, or in a newer form.
-    """
-    models = read_facts(path).models
-    file = _opened(path, read_dictionary=[*WORDS, _ENTRY + "model", _ENTRY + "output"])
+    """Read the decisions of a file in the order of time, a row group at a time; errors as of `read_facts`."""
+    facts = read_facts(path)
+    file = opened_parquet(path, read_dictionary=[*WORDS, _ENTRY + "model", _ENTRY + "output"])
     names = [*PLAIN, *WORDS, FEATURES, *(_ENTRY + name for name in ("model", *ENTRIES))]
     for number in range(file.num_row_groups):
-        yield _columns_of(file.read_row_group(number, columns=names, use_threads=False), models)
+        yield _columns_of(file.read_row_group(number, columns=names, use_threads=False), facts)
 
 
-def _opened(path: Path, **settings: Any) -> Any:
+def opened_parquet(path: Path, **settings: Any) -> Any:
+    """Open a Parquet file; `UnusableFile` where it cannot be read."""
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
         return pq.ParquetFile(path, **settings)
     except (OSError, pa.ArrowException) as error:
-        raise UnusableFile(f"{path} cannot be read: {error}: give what `replay export` wrote") from error
+        raise UnusableFile(f"{path} cannot be read: {error}") from error
 
 
-def _columns_of(table: Any, models: Sequence[str]) -> DecisionColumns:
+def _columns_of(table: Any, facts: FileFacts) -> DecisionColumns:
+    models = facts.models
     found: dict[str, Any] = {name: _numbers(table[name], kind) for name, kind in PLAIN.items()}
     vocabularies: dict[str, dict[Any, int]] = {name: {} for name in VOCABULARIES}
     for name, vocabulary in WORDS.items():
@@ -144,7 +140,7 @@ def _columns_of(table: Any, models: Sequence[str]) -> DecisionColumns:
         )
     found[FEATURES] = _features(table[FEATURES].combine_chunks())
     words: dict[str, Any] = {name: tuple(known) for name, known in vocabularies.items()}
-    return DecisionColumns(models=tuple(models), **words, **found)
+    return DecisionColumns(models=models, configs=facts.configs, **words, **found)
 
 
 def _features(lists: Any) -> Floats:

@@ -1,7 +1,5 @@
 """The figures of an evaluation. Needs matplotlib, which the extra `replay` brings."""
 
-from collections.abc import Callable
-
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
@@ -25,14 +23,8 @@ MOST_PANELS = 6
 
 def draw_figures(evaluation: Evaluation) -> dict[str, Figure]:
     """Every figure for which there is something to draw, by name, in the order of the page."""
-    drawn: dict[str, Callable[[Evaluation], Figure | None]] = {
-        "losses": losses,
-        "over_time": over_time,
-        "shares": shares,
-        "contexts": contexts,
-    }
     with mpl.rc_context(SVG):
-        figures = {name: draw(evaluation) for name, draw in drawn.items()}
+        figures = {draw.__name__: draw(evaluation) for draw in (losses, over_time, shares)}
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
@@ -91,20 +83,4 @@ def shares(evaluation: Evaluation) -> Figure | None:
         time_axis(axes)
     handles, names = all_axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", fontsize=9, reverse=True)
-    return figure
-
-
-def contexts(evaluation: Evaluation) -> Figure | None:
-    """Difference by context, of the candidates that have any."""
-    results = [one for one in evaluation.candidates if len(one.contexts) > 1][:3]
-    if not results:
-        return None
-    most = max(len(one.contexts) for one in results)
-    figure, all_axes = panels(1, len(results), 1.2 + 0.27 * most)
-    for axes, one in zip(all_axes, results, strict=True):
-        names = ["without" if each.context is None else each.context[:24] for each in one.contexts]
-        interval_rows(axes, names, [each.difference for each in one.contexts], color=COLOURS[3])
-        axes.axvline(0.0, **REFERENCE)
-        axes.set_title(one.name, fontsize=10)
-        axes.set_xlabel("difference, lower is better")
     return figure

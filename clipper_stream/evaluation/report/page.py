@@ -1,12 +1,16 @@
 """The page: what is better, by how much, how sure that is, and why to be careful."""
 
 import math
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from html import escape
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.results import CandidateResult, Estimate, Evaluation
+from clipper_stream.errors import InvalidSetting, install_command
+from clipper_stream.evaluation.results import Estimate, Evaluation
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -19,8 +23,6 @@ apart from what decided; the intervals of two losses may overlap all the same.""
 Of each span of the log: what was answered, and what each candidate is estimated to have lost.""",
     "shares": """Who would have answered
 Share of the queries that each model is served for, in each span: the weights as they act.""",
-    "contexts": """By context
-The contexts with the most decisions. A candidate that is better on the whole can be worse for somebody.""",
 }
 """Title, in the first line, and text of each figure."""
 SIGNED = "+.4f"
@@ -46,8 +48,8 @@ def render_page(evaluation: Evaluation) -> str:
 
         environment = page_environment(TEMPLATES)
     except ImportError as error:
-        raise InvalidSetting(f"the page needs {error.name}: pip install 'clipper-stream[replay]'") from error
-    environment.filters |= {"number": number, "interval": interval, "carried_by": carried_by}
+        raise InvalidSetting(f"the page needs {error.name}: {install_command('replay')}") from error
+    environment.filters |= {"number": number, "interval": interval}
     return environment.get_template("evaluation.html").render(
         title=f"Replay of {evaluation.application}",
         lead=lead(evaluation),
@@ -62,8 +64,26 @@ def render_page(evaluation: Evaluation) -> str:
 def page_environment(*folders: Path) -> "Environment":
     """Return an environment of templates in these folders, in which all texts are escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 (for pages alone)
+    from markupsafe import Markup  # noqa: PLC0415 (likewise)
 
-    return Environment(loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    found = Environment(loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    found.lstrip_blocks, found.auto_reload = True, False
+    found.filters["labelled"] = lambda rows, headings: Markup(labelled(rows, headings))  # noqa: S704 (escaped rows)
+    return found
+
+
+def labelled(rows: str, headings: Sequence[str]) -> str:
+    """Return rows of HTML whose cells say the headings of their columns, for style sheets of narrow screens.
+
+    >>> labelled("<tr><th>svm:1</th><td>0.1</td></tr>", ("version", ">loss"))
+    '<tr><th data-label="version">svm:1</th><td data-label="loss">0.1</td></tr>'
+    """
+
+    def of_row(row: str) -> str:
+        names = chain(headings, repeat(""))
+        return re.sub("<t[dh](?=[ >])", lambda cell: f'{cell[0]} data-label="{escape(next(names).lstrip(">"))}"', row)
+
+    return "<tr".join(map(of_row, rows.split("<tr")))
 
 
 def lead(evaluation: Evaluation) -> str:
@@ -71,7 +91,8 @@ def lead(evaluation: Evaluation) -> str:
     span = f"{_when(evaluation.since_ms)} to {_when(evaluation.until_ms)} UTC"
     start = (
         f"{evaluation.decisions:,} decisions of {evaluation.logged.name}, {span}; the truth of "
-        f"{evaluation.with_feedback:,} of them is known. Their loss was {evaluation.logged.loss.value:.4f}. "
+        f"{evaluation.with_feedback:,} of them is known. Their {evaluation.measure} was "
+        f"{evaluation.logged.loss.value:.4f}. "
     )
     told = [one for one in evaluation.candidates if one.verdict == "better"]
     if not told:
@@ -94,12 +115,6 @@ def interval(estimate: Estimate) -> str:
 def number(value: float, how: str = ".4f", otherwise: str = "unknown") -> str:
     """A number as text, in a format; another text where it is not known."""
     return f"{value:{how}}" if math.isfinite(value) else otherwise
-
-
-def carried_by(one: CandidateResult) -> float:
-    """Return how many decisions the estimate rests on; NaN where that is unknown."""
-    standing = one.standing
-    return standing.carrying if math.isfinite(standing.carrying) else standing.effective
 
 
 def _when(at_ms: int) -> str:

@@ -5,6 +5,7 @@ Without pyplot, so that there is no window and no global state.
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,10 +25,7 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1)))
 REFERENCE: dict[str, Any] = {"color": LOGGED_COLOUR, "lw": 1, "ls": (0, (4, 3))}
 """Of a line that values are compared with."""
 PLOT: dict[Any, Any] = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": "#B0B0B0",
     "axes.grid": True,
-    "axes.labelcolor": "#333333",
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlelocation": "left",
@@ -37,8 +35,6 @@ PLOT: dict[Any, Any] = {
     "grid.color": "#E8E8E8",
     "legend.frameon": False,
     "text.parse_math": False,
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
 }
 """Settings of matplotlib."""
 SVG: dict[Any, Any] = {**PLOT, "svg.fonttype": "none", "svg.hashsalt": "clipper-stream", "font.family": "sans-serif"}
@@ -57,7 +53,7 @@ def panels(rows: int, columns: int, height: float, **shared: Any) -> tuple[Figur
 
 
 def times(at_ms: Sequence[int]) -> Any:
-    """Return times as matplotlib takes them."""
+    """Times as matplotlib takes them."""
     return np.asarray(at_ms, "datetime64[ms]")
 
 
@@ -87,8 +83,9 @@ def png(figure: Figure) -> bytes:
 def svg(figure: Figure) -> str:
     """The figure as an element for a page: without prologue, metadata and addresses of anything."""
     buffer = io.StringIO()
-    with mpl.rc_context(SVG):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with mpl.rc_context(SVG), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # text stays text: the browser has fonts for any script
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     element = buffer.getvalue()
     element = re.sub(r"<metadata>.*?</metadata>", "", element[element.index("<svg") :], flags=re.DOTALL)
     return (

@@ -12,24 +12,19 @@ Rules of this file:
 """
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import numpy as np
 
-from clipper_stream.evaluation.candidates.candidate import LearningPolicy
+from clipper_stream.evaluation.candidates.candidate import LearningPolicy, member_rows, members_of
 from clipper_stream.evaluation.log.columns import DecisionColumns
-from clipper_stream.evaluation.log.ensembles import Answering, OutputRows
+from clipper_stream.evaluation.log.ensembles import OutputRows
 from clipper_stream.evaluation.log.joint_propensity import joint_propensity
 from clipper_stream.evaluation.log.known_losses import known_losses
 from clipper_stream.evaluation.sequential.replay import CandidateState, ReplayRun, queries_in_order, replay_rng
 
 
-def simulate(
-    chunks: Iterable[DecisionColumns],
-    candidate: LearningPolicy,
-    *,
-    seed: int = 0,
-    answering: Answering | None = None,
-) -> Iterator[ReplayRun]:
+def simulate(chunks: Iterable[DecisionColumns], candidate: LearningPolicy, *, seed: int = 0) -> Iterator[ReplayRun]:
     """Let the candidate decide and learn, decision by decision.
 
     Source: Li, Chu, Langford and Schapire, "A contextual-bandit approach to personalized news article recommendation",
@@ -38,18 +33,18 @@ def simulate(
     learner = candidate.learner()
     for columns in chunks:
         others = (model for model in columns.models if model not in learner.models)
-        yield _through(columns.of_models([*learner.models, *others]), learner, seed, answering or Answering())
+        yield _through(columns.of_models([*learner.models, *others]), candidate, learner, seed)
 
 
-def _through(columns: DecisionColumns, learner: CandidateState, seed: int, answering: Answering) -> ReplayRun:
-    count = len(learner.models)
+def _through(columns: DecisionColumns, candidate: LearningPolicy, learner: CandidateState, seed: int) -> ReplayRun:
+    count, members = len(learner.models), member_rows(candidate, columns)
     known = known_losses(columns)
-    whole = (known.weight[:, :count] > 0.0).all(axis=1)
-    joint = joint_propensity(columns, learner.models, answering.trials)
+    whole = ((known.weight[:, :count] > 0.0) | ~members).all(axis=1)
+    joint = joint_propensity(columns, learner.models, members)
     weight = np.divide(1.0, joint, where=(joint > 0.0) & whole, out=np.zeros(len(columns)))
     run = ReplayRun.blank(len(columns), count)
-    losses, outputs = known.loss[:, :count].tolist(), OutputRows(columns, learner.models, answering)
-    for query in queries_in_order(columns, weight > 0.0):
+    losses, outputs = known.loss[:, :count].tolist(), OutputRows(columns, learner.models, members)
+    for query in queries_in_order(columns, weight > 0.0, partial(members_of, candidate)):
         row, choice = query.row, learner.choice_for(query)
         loss = (
             outputs.loss(row, choice.choice.weights)

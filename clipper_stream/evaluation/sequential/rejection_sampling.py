@@ -20,11 +20,12 @@ uniform, c = 1 / K).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.candidates.candidate import LearningPolicy
+from clipper_stream.evaluation.candidates.candidate import LearningPolicy, members_of
 from clipper_stream.evaluation.log.columns import DecisionColumns
 from clipper_stream.evaluation.log.known_losses import known_losses
 from clipper_stream.evaluation.sequential.replay import (
@@ -39,11 +40,7 @@ from clipper_stream.selection.parameters import check_number
 def reject(
     chunks: Iterable[DecisionColumns], candidate: LearningPolicy, *, ratio: float, seed: int = 0
 ) -> Iterator[ReplayRun]:
-    """Take what the candidate would have chosen, and let it learn from that.
-
-    Returns:
-        The loss is the mean over the decisions taken: those with a denominator of 1.
-    """
+    """Take what the candidate would have chosen, with a denominator of 1, and let it learn from that."""
     check_number("ratio", ratio, most=1.0, above=0.0)
     learner = candidate.learner()
     if together := learner.standing(None, 0).together:
@@ -54,7 +51,7 @@ def reject(
     for columns in chunks:
         run, known = ReplayRun.blank(len(columns), len(learner.models)), known_losses(columns.of_models(learner.models))
         weights, losses = known.weight.tolist(), known.loss.tolist()
-        for query in queries_in_order(columns, np.any(known.weight, axis=1)):
+        for query in queries_in_order(columns, np.any(known.weight, axis=1), partial(members_of, candidate)):
             row, target = query.row, learner.choice_for(query).target
             run.target[row] = target
             number = taken(target, weights[row], ratio, query, seed)

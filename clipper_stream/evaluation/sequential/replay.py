@@ -10,8 +10,10 @@ Rules of this file:
   router draws: with the same numbers, whom the log asked would say what the candidate draws.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from heapq import heappop, heappush
 from itertools import repeat
 from typing import NamedTuple
@@ -20,7 +22,8 @@ import numpy as np
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.log.columns import Bools, DecisionColumns, Floats
-from clipper_stream.evaluation.log.known_losses import known_losses, scored_propensity
+from clipper_stream.evaluation.log.configuration import Configuration
+from clipper_stream.evaluation.log.known_losses import known_losses
 from clipper_stream.selection.distribution import ActionDistribution
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.rng import RandomSource, query_rng
@@ -66,7 +69,8 @@ class ReplayRun:
 class ReplayedQuery(NamedTuple):
     """A decision whose truth is known, as a walk looks at it.
 
-    `feedback_at_ms` is not before the decision, whatever the clocks say; `place` is context and partition.
+    `feedback_at_ms` is not before the decision, whatever the clocks say; `place` is context and partition; `members`
+    are the models that the candidate has.
     """
 
     row: int
@@ -75,21 +79,29 @@ class ReplayedQuery(NamedTuple):
     query_offset: int
     feedback_at_ms: int
     feedback_offset: int
+    members: tuple[str, ...]
     features: tuple[float, ...] = ()
 
 
-def queries_in_order(columns: DecisionColumns, wanted: Bools) -> Iterator[ReplayedQuery]:
+def queries_in_order(
+    columns: DecisionColumns, wanted: Bools, members: Callable[[Configuration], tuple[str, ...]]
+) -> Iterator[ReplayedQuery]:
     """The wanted decisions by the time of their making; of equal times, as they stand in the columns."""
     order = np.argsort(columns.at_ms, kind="stable")
     order = order[wanted[order]]
     later = np.maximum(columns.feedback_at_ms, columns.at_ms)
     contexts = columns.contexts
-    arrays = (columns.at_ms, columns.context, columns.partition, columns.query_offset, later, columns.feedback_offset)
+    arrays = (
+        columns.at_ms, columns.context, columns.partition, columns.query_offset, later, columns.feedback_offset,
+        columns.revision,
+    )  # fmt: skip
     given = features_of(columns.take(order)) if columns.features.shape[1] else repeat((), len(order))
-    for row, at_ms, context, partition, query, feedback_at_ms, feedback, features in zip(
+    of_revision = cache(lambda revision: members(columns.config(revision)))
+    for row, at_ms, context, partition, query, feedback_at_ms, feedback, revision, features in zip(
         order.tolist(), *(array[order].tolist() for array in arrays), given, strict=True
     ):
-        yield ReplayedQuery(row, at_ms, (contexts[context], partition), query, feedback_at_ms, feedback, features)
+        place = contexts[context], partition
+        yield ReplayedQuery(row, at_ms, place, query, feedback_at_ms, feedback, of_revision(revision), features)
 
 
 def features_of(columns: DecisionColumns) -> list[tuple[float, ...]]:
@@ -124,8 +136,7 @@ class ReplayChoices(NamedTuple):
 class CandidateState:
     """The states of a candidate on its way through a log, by context and partition.
 
-    Source: Joulani, Gyorgy and Szepesvari, "Online learning under delayed feedback", ICML 2013 (a policy acts on what
-    has arrived).
+    It acts on the feedback that has arrived.
     """
 
     def __init__(
@@ -138,22 +149,23 @@ class CandidateState:
         self._number = 0  # of the feedback: orders what one record, or one made-up offset, says of several decisions
         self.states: dict[Place, SelectionState] = dict(start or {})
         self._partitions = sorted(partition for context, partition in self.states if context is None)
-        self._standings: dict[Place, ReplayChoices] = {}
+        self._standings: dict[Place, dict[tuple[str, ...], ReplayChoices]] = defaultdict(dict)
         self._coming: list[tuple[int, int, int, int, ReplayedQuery, Losses, Losses]] = []
 
     def choice_for(self, query: ReplayedQuery) -> ReplayChoice:
         """Return what the policy would do for a query, once it has learned all that came before."""
         self.advance(query.at_ms)
-        return self.standing(*query.place, query.features)
+        return self.standing(*query.place, query.features, query.members)
 
-    def standing(self, context: str | None, partition: int, features: Features = ()) -> ReplayChoice:
-        """Return what the policy would do for a query of this context, partition and features."""
-        key = (context, partition if context is not None else 0)
-        found = self._standings.get(key)
-        if found is None:
-            found = policy_choices(self.policy, self.state(context, partition), self.models)
-            self._standings[key] = found
-        return found.given(features)
+    def standing(
+        self, context: str | None, partition: int, features: Features = (), members: tuple[str, ...] | None = None
+    ) -> ReplayChoice:
+        """Return what the policy would do among these models, None: all, for a query of this kind."""
+        chosen = self.models if members is None else members
+        known = self._standings[context, partition if context is not None else 0]
+        if chosen not in known:
+            known[chosen] = policy_choices(self.policy, self.state(context, partition), chosen, self.models)
+        return known[chosen].given(features)
 
     def state(self, context: str | None, partition: int) -> SelectionState:
         """Return the state of a context, or the sum over all partitions without one."""
@@ -185,15 +197,11 @@ def learned_states(log: Iterable[DecisionColumns], policy: SelectionPolicy) -> M
     """What a policy learns from all feedback of a log, in the order of its decisions, as the router's learner does."""
     learner: CandidateState | None = None
     for columns in log:
-        learner = learner or CandidateState(policy, columns.models)
-        known, chances = (
-            known_losses(columns),
-            [scored_propensity(columns, each) for each in range(len(columns.models))],
-        )
-        for query in queries_in_order(columns, np.any(known.weight > 0.0, axis=1)):
-            scored = np.flatnonzero(known.weight[query.row]).tolist()
-            losses = {columns.models[each]: float(known.loss[query.row, each]) for each in scored}
-            learner.expect(query, losses, {columns.models[each]: float(chances[each][query.row]) for each in scored})
+        learner, known = learner or CandidateState(policy, columns.models), known_losses(columns)
+        for query in queries_in_order(columns, np.any(known.weight, axis=1), lambda _: ()):
+            weights, losses = (dict(zip(columns.models, each[query.row].tolist(), strict=True)) for each in known)
+            scored = {model: 1.0 / weight for model, weight in weights.items() if weight}
+            learner.expect(query, {model: losses[model] for model in scored}, scored)
         learner.advance(int(columns.at_ms.max(initial=0)))
     if learner is None:
         return {}
@@ -201,13 +209,15 @@ def learned_states(log: Iterable[DecisionColumns], policy: SelectionPolicy) -> M
     return learner.states
 
 
-def policy_choices(policy: SelectionPolicy, state: SelectionState, models: Sequence[str]) -> ReplayChoices:
-    """Return what the policy does in one state."""
-    by_features = policy.by_features(state, models)
+def policy_choices(
+    policy: SelectionPolicy, state: SelectionState, members: Sequence[str], models: Sequence[str] = ()
+) -> ReplayChoices:
+    """Return what the policy does in one state among its members, as probabilities of `models`; empty: the same."""
+    by_features, of = policy.by_features(state, members), models or members
     if by_features is None:
-        return ReplayChoices(_standing(policy, policy.prepare(state, models), models))
-    choices = tuple(_standing(policy, each, models) for each in by_features.choices)
-    return ReplayChoices(_standing(policy, by_features.otherwise, models), choices, by_features.place)
+        return ReplayChoices(_standing(policy, policy.prepare(state, members), of))
+    choices = tuple(_standing(policy, each, of) for each in by_features.choices)
+    return ReplayChoices(_standing(policy, by_features.otherwise, of), choices, by_features.place)
 
 
 def _standing(policy: SelectionPolicy, prepared: ActionDistribution, models: Sequence[str]) -> ReplayChoice:

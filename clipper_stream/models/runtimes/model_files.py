@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from clipper_stream.errors import ModelFailed, ModelNotLoaded, shown
+from clipper_stream.errors import ModelFailed, ModelNotLoaded, install_command, shown
 from clipper_stream.models.allowlist import allows_file, local_path, not_allowed
 from clipper_stream.models.fetch import default_cache_dir, fetched, read_remote
 from clipper_stream.models.model import Model
 from clipper_stream.models.row_spec import Column
+from clipper_stream.names import choices
 
 _MATRIX = 2
 
@@ -79,10 +80,8 @@ def checked_parameters(runtime: str, given: Mapping[str, Any], known: Mapping[st
     >>> checked_parameters("xgboost", {"threads": 2}, {"threads": THREADS, "threshold": number(0, 1, 0.5)})
     {'threads': 2, 'threshold': 0.5}
     """
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        takes = ", ".join(sorted(known)) or "none"
-        raise ModelNotLoaded(f"parameters {unknown} are unknown, the runtime {runtime} takes {takes}")
+    for name in sorted(set(given) - set(known)):
+        raise ModelNotLoaded(f"parameter {name!r} of the runtime {runtime}: {choices(name, sorted(known))}")
     for name, value in given.items():
         if value is not known[name].default and not known[name].accepts(value):
             raise ModelNotLoaded(f"{name} is {shown(value)}, give {known[name].words}")
@@ -98,7 +97,7 @@ def import_extra(extra: str, *modules: str) -> Any:
     try:
         first, *_ = [importlib.import_module(module) for module in modules]
     except ImportError as error:
-        raise ModelNotLoaded(f"a library is missing ({error}): pip install 'clipper-stream[{extra}]'") from error
+        raise ModelNotLoaded(f"a library is missing ({error}): {install_command(extra)}") from error
     return first
 
 
@@ -114,11 +113,7 @@ def prefix_errors(what: str) -> Iterator[None]:
 class ModelFile(NamedTuple):
     """A file whose digest was compared, empty for a model without one, and what the manifest says beside it.
 
-    Attributes:
-        content: Its bytes.
-        parameters: Of the runtime.
-        allowed: Modules that code named by a parameter may be of; None: all.
-        columns: Of a row of a table.
+    Code that a parameter names may be of the `allowed` modules; None: of all.
     """
 
     content: bytes
@@ -132,13 +127,9 @@ class FileRuntime:
     """A runtime of model files, behind the `Runtime` protocol.
 
     Attributes:
-        name: As a manifest gives it.
         make: Makes the model of a file; may raise whatever its library raises.
         advice: How such a file is written, for one of which no model can be made.
-        parameters: Those of a manifest, by name.
         check_code: Raises `ModelNotLoaded` when checked parameters name code outside of the allowed modules.
-        UNPICKLES: Whether `make` runs whatever the file says.
-        NEEDS_DIGEST: Always.
 
     >>> runtime = FileRuntime(name="text", make=lambda file: file.content.decode(), advice="write UTF-8")
     >>> runtime.load("a.txt", ModelFile(b"ok"))
@@ -169,8 +160,8 @@ class FileRuntime:
         try:
             return Path(path).read_bytes()
         except (OSError, ValueError) as error:
-            what = f"model file {uri!r}: {error}"
-            raise ModelNotLoaded(f"{what}; put it where the model runs, at this path") from error
+            why = getattr(error, "strerror", None) or error
+            raise ModelNotLoaded(f"model file {uri!r}: {why}; put it where the model runs, at this path") from error
 
     def load(self, uri: str, file: ModelFile) -> Model:
         """Load the model of a file.

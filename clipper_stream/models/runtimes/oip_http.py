@@ -200,16 +200,12 @@ class _Http:
             received = bytearray()
             while chunk := response.read1(_CHUNK_BYTES):
                 received += chunk
-                self._check(len(received), until_s)
+                if len(received) > self.max_response_mib * _MIB:
+                    what = f"the server's answer has more than {self.max_response_mib:g} MiB"
+                    raise ModelUnavailable(f"{what}: raise parameters.max_response_mib")
+                if time.monotonic() > until_s:  # each read alone has a bound as well
+                    raise ModelUnavailable(f"no whole answer after {self.timeout_s:g} s: raise parameters.timeout_s")
             return response.status, bytes(received)
-
-    def _check(self, received: int, until_s: float) -> None:
-        """Nothing, while the answer is neither too large nor too slow; each read alone has a bound as well."""
-        if received > self.max_response_mib * _MIB:
-            most = f"{self.max_response_mib:g} MiB"
-            raise ModelUnavailable(f"the server's answer has more than {most}: raise parameters.max_response_mib")
-        if time.monotonic() > until_s:
-            raise ModelUnavailable(f"no whole answer after {self.timeout_s:g} s: raise parameters.timeout_s")
 
     def _unavailable(self, error: Exception) -> ModelUnavailable:
         if isinstance(error, self._urllib3.exceptions.TimeoutError) and not isinstance(

@@ -133,7 +133,6 @@ def _tensor(answer: Mapping[str, Any], output: str | None) -> Mapping[str, Any]:
 
 
 def _flat(data: Any) -> Sequence[Any]:
-    """The values of a tensor that may be nested, as the protocol lets a server write it."""
     if not isinstance(data, list):
         raise ModelFailed(f"the server gave a tensor with data {shown(data)}: it must be a list (and JSON, not binary)")
     while any(isinstance(each, list) for each in data):

@@ -38,6 +38,7 @@ from clipper_stream.models.runtimes.model_files import (
 )
 from clipper_stream.models.runtimes.python_function import FunctionModel
 from clipper_stream.models.runtimes.tables import TableRows, fitted_columns, matrix_maker
+from clipper_stream.names import choices
 
 _FLAG = Parameter(lambda value: isinstance(value, bool), "true or false", default=False)
 PARAMETERS = {"output": TEXT, "confidence": _FLAG, "labels": COLUMNS, "threads": THREADS, "prepare": TEXT}
@@ -139,7 +140,9 @@ def _load_onnx(file: ModelFile) -> Model:
     )
     session = _session(file.content, wanted["threads"] or _threads_of_the_process())
     inputs = [_input(each) for each in session.get_inputs()]
-    output = _output([each.name for each in session.get_outputs()], wanted["output"])
+    outputs = [each.name for each in session.get_outputs()]
+    if (output := wanted["output"] or outputs[0]) not in outputs:
+        raise ModelNotLoaded(f"output {output!r}: {choices(output, outputs)}")
     model = OnnxModel(session, inputs, output, wanted["labels"], ready, wanted["confidence"])
     if not file.columns or ready is not None:
         return model
@@ -174,17 +177,6 @@ def _input(found: Any) -> Input:
         what = f"input {found.name} takes exactly {found.shape[0]} rows"
         raise ModelNotLoaded(f"{what}: export it with an open (dynamic) batch axis")
     return Input(found.name, _TYPES[found.type], found.shape)
-
-
-def _output(names: Sequence[str], asked: str | None) -> str:
-    """The output of the name, or the only one that has it as a part of its name; None: the first."""
-    if asked is None or asked in names:
-        return asked or names[0]
-    matching = [name for name in names if asked in name]
-    if len(matching) != 1:
-        found = f"{len(matching)} outputs have {asked!r} in their name"
-        raise ModelNotLoaded(f"{found}: set parameters.output to one of {', '.join(names)}")
-    return matching[0]
 
 
 ONNX = FileRuntime(

@@ -24,6 +24,7 @@ from clipper_stream.models.allowlist import allows_module, not_allowed
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.models.runtimes.model_files import ModelFile
+from clipper_stream.names import choices
 
 Predict = Callable[[Rows], Sequence[Any] | NDArray[Any]]
 
@@ -118,8 +119,10 @@ def _attribute(uri: str, module: ModuleType, owner: Any, name: str) -> Any:
     try:
         return getattr(owner, name)
     except BaseException as error:  # an attribute may be computed
-        public = ", ".join(each for each in vars(module) if not each.startswith("_")) or "nothing"
-        raise ModelNotLoaded(f"model {uri!r}: there is no {name}; {module.__name__} has {public}") from error
+        own = {each: value for each, value in vars(module).items() if _home(value) == module.__name__}
+        public = [each for each in own if not each.startswith("_")]
+        where = f"model {uri!r}: there is no {name} in {module.__name__}"
+        raise ModelNotLoaded(f"{where}: {choices(name, public)}") from error
 
 
 def _check_defined(uri: str, target: Any, name: str, allowed: Sequence[str]) -> None:
@@ -133,7 +136,6 @@ def _check_defined(uri: str, target: Any, name: str, allowed: Sequence[str]) -> 
 
 
 def _home(target: Any) -> Any:
-    """The module in which a function, a class, or the class of an instance was defined."""
     while type(target) is partial:  # is what it calls
         target = target.func
     try:
@@ -143,8 +145,10 @@ def _home(target: Any) -> Any:
 
 
 def _not_imported(uri: str, module: str, error: BaseException) -> ModelNotLoaded:
-    what = f"model {uri!r}: importing {module} failed with {type(error).__name__}: {error}"
-    return ModelNotLoaded(f"{what}; install the package, or add its directory to PYTHONPATH, where the model runs")
+    advice = "correct the module"
+    if isinstance(error, ModuleNotFoundError):
+        advice = "install the package, or add its directory to PYTHONPATH, where the model runs"
+    return ModelNotLoaded(f"model {uri!r}: importing {module} failed with {type(error).__name__}: {error}; {advice}")
 
 
 def _instantiated(uri: str, target: type, parameters: Mapping[str, Any]) -> Any:
@@ -163,7 +167,6 @@ def _with_method(uri: str, target: Any, method: Predict, parameters: Mapping[str
 
 
 def _bound(uri: str, function: Any, parameters: Mapping[str, Any]) -> Predict:
-    """The function of one argument that is left when the parameters are filled in."""
     if not callable(function) or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         kind = "async function" if callable(function) else type(function).__name__
         raise ModelNotLoaded(f"model {uri!r} is of kind {kind}: give a function of rows, or a class with predict_batch")

@@ -87,7 +87,6 @@ def _with_probability(probabilities: Callable[[Any], Any], labels: Sequence[Any]
 
 
 def _fitted_row(estimator: Any) -> RowSpec | None:
-    """What the estimator was fitted with: the columns of a DataFrame, or a matrix; None where it does not say."""
     names, features = getattr(estimator, "feature_names_in_", None), getattr(estimator, "n_features_in_", None)
     if names is None:
         return None if features is None else RowSpec(shape=[int(features)])
@@ -110,9 +109,8 @@ def _takes_text(step: Any) -> bool:
 
 
 def _check_trusted(parameters: Mapping[str, Any], allowed: Sequence[str]) -> None:
-    for name in sorted(parameters["trusted"]):
-        if not allows_module(allowed, name):
-            raise not_allowed(f"trusted type {name!r}", allowed, "allowed_modules", name)
+    if outside := [name for name in sorted(parameters["trusted"]) if not allows_module(allowed, name)]:
+        raise not_allowed(f"trusted type {', '.join(map(repr, outside))}", allowed, "allowed_modules", *outside)
 
 
 SKOPS = FileRuntime(

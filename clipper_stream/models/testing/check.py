@@ -1,11 +1,8 @@
 """Checks a model by all laws; the function that a test calls."""
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-
-import numpy as np
 
 from clipper_stream.errors import ClipperError, InvalidSetting
 from clipper_stream.models.model import Model, Rows
@@ -18,7 +15,6 @@ from clipper_stream.query.inputs import to_matrix
 
 _LOADS = "it_loads"
 _LEAST_ROWS = 2
-_WORDS = ("a", "good", "day", "", "\u4f60\u597d", "caf\u00e9", "the quick brown fox", "x" * 300)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +34,6 @@ class Report:
 
     @property
     def broken(self) -> list[Finding]:
-        """Findings of broken laws."""
         return [finding for finding in self.findings if finding.state == "broken"]
 
 
@@ -59,19 +54,11 @@ def check_model(
 ) -> Report:
     """Everything that can be found out about a model before it is deployed.
 
-    Args:
-        model: A model, or the URI of one, which is loaded as a host would load it.
-        samples: Rows as a query has them, at least two; None: random ones of the dtype and shape.
-        dtype: Of a row, as in a manifest's `input`.
-        shape: Of a numeric row, as in a manifest's `input`.
-        columns: Of a row of a table, each `(name, dtype)` as in a manifest's `input`.
-        missing: Whether values may be missing, as in a manifest's `input`.
-        runtime: Of the URI.
-        sha256: Of the URI's file; None: whatever it has.
-        parameters: Of the URI, as in a manifest.
-        files: Of the URI, as the operator's configuration says: whether it may be unpickled, and where it is kept.
-        deterministic: As in a manifest: whether the same row has the same output.
-        tolerance: By which two numbers may differ and be the same, relative: sums differ with the batch.
+    The model is one, or the URI of one, which is loaded as a host would load it: with `runtime`, `sha256` (None:
+    whatever it has) and `parameters` of a manifest, and `files` as the operator's configuration says. Samples are rows
+    as a query has them, at least two; None: random ones. `dtype`, `shape`, `columns`, each `(name, dtype)`, `missing`
+    and `deterministic` are those of a manifest. Numbers that differ by `tolerance`, relative, are the same: sums differ
+    with the batch.
 
     >>> report = check_model("clipper_agents.examples.models:sum_of_row", [[1, 2], [3, 4]], shape=[2])
     >>> report.broken, len(report.findings)
@@ -82,7 +69,7 @@ def check_model(
         InvalidInput: a sample does not fit dtype and shape.
     """
     spec = RowSpec(dtype, shape, columns, missing)
-    rows = random_rows(spec) if samples is None else to_matrix(spec, list(samples))
+    rows = spec.random(16) if samples is None else to_matrix(spec, list(samples))
     if len(rows) < _LEAST_ROWS:
         raise InvalidSetting(f"{len(rows)} samples: give at least {_LEAST_ROWS}, or batches cannot be compared")
     source: dict[str, Any] | None = None
@@ -129,33 +116,3 @@ def _look(subject: Subject, name: str) -> Finding:
         return Finding(law=name, state="unknown", found=str(reason))
     except BaseException as error:  # noqa: BLE001 - whatever a model raises where a law asks it itself
         return Finding(law=name, state="broken", found=f"{explain(error)}; correct the model: it raised")
-
-
-def random_rows(spec: RowSpec, count: int = 16) -> Rows:
-    """Rows of any spec but `json`, always the same; numeric ones need a shape.
-
-    >>> random_rows(RowSpec("uint8", (2,)), count=3).shape
-    (3, 2)
-
-    Raises:
-        InvalidSetting: nobody can guess such rows.
-    """
-    rng = np.random.default_rng(0)
-    if spec.columns:
-        values: dict[str, list[Any]] = {
-            "number": [*map(float, range(count))],
-            "text": [*_WORDS],
-            "date": ["2026-01-31T09:30:00"],
-        }
-        return [{name: values[dtype][row % len(values[dtype])] for name, dtype in spec.columns} for row in range(count)]
-    if spec.dtype == "text":
-        return random.Random(0).choices(_WORDS, k=count)  # noqa: S311 - samples, no secrets
-    if spec.dtype == "bytes":
-        return [rng.bytes(int(length)) for length in rng.integers(0, 200, count)]
-    if spec.dtype == "json" or spec.shape is None:
-        shape = "" if spec.dtype == "json" else ", or the shape of one (--shape 64)"
-        raise InvalidSetting(f"{spec.dtype} rows of unknown content cannot be guessed: give some (--rows FILE){shape}")
-    size = (count, *spec.shape)
-    if spec.dtype.startswith("float"):
-        return rng.normal(size=size).astype(spec.dtype)
-    return rng.integers(0, 256, size).astype(spec.dtype)

@@ -22,24 +22,19 @@ from msgspec import Meta
 
 from clipper_agents.control import changes
 from clipper_agents.control.change_records import Signature
-from clipper_agents.control.errors import StaleRevision
-from clipper_agents.control.manifest_text import plan_lines, rollback_lines, undone_lines, written_lines
+from clipper_agents.control.manifest_text import change_text, plan_lines, rollback_lines, written_lines
 from clipper_agents.control.plan import Plan
-from clipper_agents.control.restore import RestorePlan, carry_out, plan_restore, to_undo
 from clipper_agents.control.rollback import plan_rollback, roll_back
-from clipper_agents.control.selection_states import state_of_rows
 from clipper_agents.control.state import ControlState, Manifests, read_control
 from clipper_agents.control.writer import change_control
 from clipper_agents.dead_letters.replay import ReplayOutcome, check_letters, replay_letters
 from clipper_agents.observability.logging import event
 from clipper_agents.settings.error_messages import explained
-from clipper_agents.status.build import weights_of
 from clipper_gateway.callers import Caller, Share, Shares, bounded
 from clipper_gateway.errors import Refusal
 from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ModelRef, Name
-from clipper_topics.restore import saved_in
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +55,7 @@ class ActionForm(msgspec.Struct, frozen=True, kw_only=True):
     model: ModelRef = ""
     to_revision: Revision | None = None
     position: Annotated[list[Position], Meta(max_length=MOST_LETTERS)] = []
-    seen: Annotated[str, Meta(pattern=r"^\d{1,16}( r-[0-9a-f]{1,64})?$")] = "0"
+    seen: Annotated[int, Meta(ge=0, le=2**53)] = 0
     number: Annotated[str, Meta(max_length=100)] = ""
     why: Annotated[str, Meta(max_length=500)] = ""
 
@@ -76,8 +71,7 @@ class ActionForm(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def seen_revision(self) -> dict[str, int]:
-        """Revision that was seen, by application."""
-        return {self.application: int(self.seen.partition(" ")[0])}
+        return {self.application: self.seen}
 
 
 class ActionPreview(NamedTuple):
@@ -89,7 +83,7 @@ class ActionPreview(NamedTuple):
     title: str
     lines: Sequence[str]
     notes: Sequence[str] = ()
-    seen: str = "0"
+    seen: int = 0
 
 
 Target: TypeAlias = tuple[KafkaConnection, Catalogue]
@@ -103,12 +97,10 @@ class Doer(NamedTuple):
 
 
 def _model_change(rule: Callable[[Manifests, str, str], Plan], title: str) -> Doer:
-    """Return how a rule about a version of an application is applied."""
-
     async def preview(target: Target, form: ActionForm) -> ActionPreview:
         state, name = await read_control(*target), form.application
         lines = [*plan_lines(state, rule(state.manifests, name, form.model))]
-        return ActionPreview(title.format(form.model, name), lines, seen=str(state.current(name)))
+        return ActionPreview(title.format(form.model, name), lines, seen=state.current(name))
 
     async def perform(target: Target, form: ActionForm, signature: Signature) -> list[str]:
         def decide(state: ControlState) -> Plan:
@@ -122,50 +114,17 @@ def _model_change(rule: Callable[[Manifests, str, str], Plan], title: str) -> Do
 async def _preview_rollback(target: Target, form: ActionForm) -> ActionPreview:
     state, name = await read_control(*target), form.application
     plan, undone = plan_rollback(state.manifests, state.history(name), name, form.to_revision)
-    lines = [*undone_lines(undone), *plan_lines(state, plan)] if plan else []
+    lines = [*(f"undone: {change_text(each)}" for each in undone), *plan_lines(state, plan)] if plan else []
     title = f"Roll {name} back{f' to revision {form.to_revision}' if form.to_revision else ''}"
     is_kept = bool(undone) and undone[-1].rows is not None
     note = f"The selection state {'is set back too' if is_kept else 'stays: none was kept'}."
-    return ActionPreview(title, lines, [note], str(state.current(name)))
+    return ActionPreview(title, lines, [note], state.current(name))
 
 
 async def _roll_back(target: Target, form: ActionForm, signature: Signature) -> list[str]:
     return rollback_lines(
         await roll_back(*target, form.application, form.to_revision, signature, seen=form.seen_revision)
     )
-
-
-async def _plan_undo(target: Target, form: ActionForm, signature: Signature) -> tuple[ControlState, str, RestorePlan]:
-    """The registry, what of it counts as seen, and the restore that takes back the newest one."""
-    state, name = await read_control(*target), form.application
-    undone = to_undo(state.restores.values(), name)
-    plan = await plan_restore(*target, name, undone.restore.before or [], signature, undone.restore_id)
-    newest = [each.restore_id for each in state.restores.values() if each.restore.application == name][-1:]
-    return state, " ".join([str(state.current(name)), *newest]), plan
-
-
-async def _preview_weights(target: Target, form: ActionForm) -> ActionPreview:
-    state, seen, plan = await _plan_undo(target, form, Signature())
-    name, before = form.application, plan.restore.before
-    rows = next(one.restore.before or [] for one in state.restores.values() if one.restore_id == plan.restore.undoes)
-    manifest = state.manifests.applications.get(name)
-    refs = manifest.models if manifest else []
-    sides = ({} if side is None else weights_of(manifest, state_of_rows(side, None), refs) for side in (before, rows))
-    old, new = ({ref: f"{weight:.4f}" for ref, weight in weights.items()} for weights in sides)
-    changed = [f"    {ref}  weight {old.get(ref, '?')} -> {new.get(ref, '?')}" for ref in refs]
-    notes = [f"{saved_in(plan.markers)} rows are set, those of contexts among them. Shown are weights without one."]
-    if before is None:
-        notes.append("This cannot be undone, the rows now are too many: keep them by `selection export`.")
-    title = f"Set the weights of {name} back to before the newest restore"
-    return ActionPreview(title, [f"~ selection state of {name}", *changed], notes, seen)
-
-
-async def _restore_weights(target: Target, form: ActionForm, signature: Signature) -> list[str]:
-    _, seen, plan = await _plan_undo(target, form, signature)
-    if form.seen != seen:
-        raise StaleRevision(f"the manifest or the selection state of {form.application} was set since you looked at it")
-    await carry_out(*target, plan)
-    return [f"restore {plan.restore_id}: {saved_in(plan.markers)} rows in {len(plan.markers)} partitions"]
 
 
 async def _preview_resend(target: Target, form: ActionForm) -> ActionPreview:
@@ -191,7 +150,6 @@ DOERS = {
     "abort": _model_change(changes.abort, "Abort the trial of {} at {}"),
     "retire": _model_change(changes.retire, "Retire {} from {}"),
     "rollback": Doer(_preview_rollback, _roll_back),
-    "weights": Doer(_preview_weights, _restore_weights),
     "resend": Doer(_preview_resend, _resend),
 }
 
@@ -212,7 +170,6 @@ class Actions:
         self._confirmed: dict[tuple[str, str, bytes], asyncio.Task[list[str]]] = {}
 
     async def preview(self, action: str, caller: Caller, form: ActionForm) -> ActionPreview:
-        """Return what an action would do now."""
         doer = self._doer(action, caller, form)
         return await self._apart(self._shares.readers, caller, lambda: doer.preview(self._target, form))
 

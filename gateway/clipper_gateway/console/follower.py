@@ -22,9 +22,9 @@ from clipper_agents.status.build import StatusBuilder
 from clipper_agents.status.cluster import ClusterWatch, readable_partitions
 from clipper_agents.status.collect import SILENT, SILENT_S
 from clipper_agents.status.deployment_view import DeploymentView
-from clipper_agents.status.model import ApplicationStatus, Latency, Status
+from clipper_agents.status.model import ApplicationStatus, Status
 from clipper_agents.status.problems import StatusProblem, application_problems, problems_of
-from clipper_agents.status.processes import NO_METRICS, ServedMetrics, read_metrics
+from clipper_agents.status.processes import MetricsWatch
 from clipper_agents.status.tailer import DeploymentTailer
 from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_agents.streaming.reachability import watch_topics
@@ -43,9 +43,8 @@ STATUSES_A_SECOND, MODELS_A_SECOND = 20, 250
 """Applications that are looked at in a second, in turns: of more than these each is some seconds old, and of more than
 two hundred a point is taken more seldom than every ten seconds. The whole deployment is looked at each second, and more
 seldom where it has more models."""
-SCRAPE_S, LOOKED_TICKS, MOST_SCRAPED, TREND_POINTS = 10.0, 30, 12, 30
-"""Between two readings of metrics; so long is something looked at by whoever asked for it once; hosts of a reading;
-points of a sparkline, five minutes."""
+LOOKED_TICKS = 30
+"""So long is something looked at by whoever asked for it once."""
 READING = "the topics are being read"
 UNREAD = "the topics cannot be read, the gateway's log says why"
 MISSING = "topics are missing, or others than configured: run `clipper-stream topics create`"
@@ -59,7 +58,6 @@ class LiveView:
         is_read: Whether the topics were read to their end once.
         stale_reason: Why it does not follow now; empty while it does.
         tick: Seconds seen.
-        trends: The last rates of queries of each application, a point in each step of the history.
     """
 
     def __init__(
@@ -75,21 +73,20 @@ class LiveView:
         self._ticked, self._is_ending = asyncio.Event(), False
         self._left_out: tuple[Iterable[str], Iterable[str]] = (), ()
         """Topics that were not read to their end, and that may not be read."""
-        self._metrics: dict[str, ServedMetrics] = {}
+        self.metrics = MetricsWatch(lambda: self.facts)
         self.cluster = ClusterWatch(kafka, catalogue, lambda: self.facts, self._is_looked_at)
         self._looked_tick = -LOOKED_TICKS
         self._statuses: dict[str, tuple[int, ApplicationStatus]] = {}
         """With the tick in which it was made, the oldest first."""
         self._status: tuple[int, Status] | None = None
         self._step, self._began_tick = -1, 0
-        self.trends: dict[str, tuple[float, ...]] = {}
         self._kept: set[str] = set()
         """Applications that have a point in this step of the history, which began at a tick."""
 
     async def run(self) -> None:
         """Follow the deployment, without end; a Kafka that is away is waited for."""
         async with asyncio.TaskGroup() as tasks:
-            for work in (self._tick(), self._keep(), self._follow(), self._scrape(), self.cluster.run()):
+            for work in (self._tick(), self._keep(), self._follow(), self.metrics.run(), self.cluster.run()):
                 tasks.create_task(work)
 
     async def next_tick(self, after: int) -> int:
@@ -101,7 +98,6 @@ class LiveView:
         return self.tick
 
     def end(self) -> None:
-        """See no further second."""
         self._is_ending = True
         self._ticked.set()
 
@@ -159,13 +155,7 @@ class LiveView:
     def _builder(self) -> StatusBuilder:
         """Figures of now, or of when Kafka was heard of last."""
         now_s = self.at_s if self.stale_reason else self._clock()
-        limits: dict[str, float] = {}
-        batches: dict[str, Latency] = {}
-        for one in self._metrics.values():
-            limits.update(one.batch_limits)
-            batches.update(one.batches)
-        metrics = ServedMetrics(batch_limits=limits, batches=batches) if self._metrics else NO_METRICS
-        newest = self.cluster.newest
+        newest, metrics = self.cluster.newest, self.metrics.newest
         return StatusBuilder(facts=self.facts, recent=self.recent, now_s=now_s, cluster=newest, metrics=metrics)
 
     # --- Kafka ------------------------------------------------------------------------------------------------------
@@ -195,7 +185,6 @@ class LiveView:
             self.stale_reason = f"{SILENT} since {time.strftime('%H:%M:%SZ', time.gmtime(self.at_s))}"
 
     async def _read(self) -> None:
-        """Read what the topics hold, then what comes."""
         kafka, catalogue = self._kafka, self._catalogue
         partitions = await readable_partitions(kafka, catalogue)
         checked_partitions(catalogue.control, sum(tp.topic == catalogue.control for tp in partitions))
@@ -218,7 +207,6 @@ class LiveView:
             self.look()
 
     def look(self) -> None:
-        """See another second."""
         self.tick += 1
         self._ticked.set()
         self._ticked = asyncio.Event()
@@ -243,34 +231,11 @@ class LiveView:
         found = ((name, one) for name, (tick, one) in self._statuses.items() if tick >= self._began_tick)
         fresh = {name: point_of(one) for name, one in found if name not in self._kept}
         self._kept |= fresh.keys()
-        rates = {name: (point[""]["queries_per_s"],) for name, point in fresh.items()}
-        self.trends = {name: (*self.trends.get(name, ()), *rates.get(name, ()))[-TREND_POINTS:] for name in names}
         await asyncio.to_thread(self.history.add, now_s, fresh)
-
-    async def _scrape(self) -> None:
-        while True:
-            await asyncio.sleep(SCRAPE_S)
-            await self.scrape()
-
-    async def scrape(self) -> None:
-        """Read the metrics of some hosts: those of the versions that were read longest ago."""
-        reports = [one for one in self.facts.hosts.reports.values() if one.metrics and one.model]
-        refs = {one.model for one in reports}
-        self._metrics = {ref: found for ref, found in self._metrics.items() if ref in refs}
-        left = MOST_SCRAPED
-        for ref in [*(refs - self._metrics.keys()), *self._metrics]:
-            addresses = [one.metrics for one in reports if one.model == ref and one.metrics][:MOST_SCRAPED]
-            if left > 0:
-                self._metrics.pop(ref, None)
-                self._metrics[ref] = await read_metrics(addresses)
-            left -= len(addresses)
 
 
 async def _ended(tasks: Sequence["asyncio.Future[None]"]) -> None:
-    """Cancel tasks, and wait for their ends.
-
-    A task group, which does the same, swallows a cancellation from outside while it ends by an error.
-    """
+    """Cancel tasks, and wait for their ends; a task group would swallow a cancellation from outside meanwhile."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -5,7 +5,7 @@
 Rules of this file:
 - Nothing here is the truth: a file that cannot be read is removed and begun anew. A disk that takes no more points ends
   the keeping of them, with a `reason`, until it takes some again.
-- A figure has two bytes, the upper half of a float32, which is exact to 0.4 %; one that is not known is NaN.
+- A figure is kept with three digits; one that is not known is not kept.
 """
 
 import logging
@@ -13,7 +13,7 @@ import math
 import sqlite3
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
-import numpy as np
+import msgspec
 
 from clipper_agents.status.model import ApplicationStatus, Latency, ModelStatus
 from clipper_topics.prediction import REASONS
@@ -35,25 +35,15 @@ SPANS_S = {10: 30 * 60, 60: 6 * 3_600, 600: 48 * 3_600}
 """How far back points go, by the seconds of their step."""
 FINEST_S = min(SPANS_S)
 RETRY_S = 60.0
-APPLICATION_FIGURES = (
-    *("queries_per_s", "feedback_per_s", "p50_ms", "p99_ms", "wait_ms", "models_ms", "record_ms"),
-    *(f"default:{reason}" for reason in REASONS),
-)
-VERSION_FIGURES = (
-    *("weight", "share", "loss", "loss_lower", "loss_upper", "difference", "difference_lower", "difference_upper"),
-    *("p50_ms", "p99_ms", "batch_limit", "batch_p99_ms", "cache_hit_ratio"),
-)
 _SCHEMA = """
     PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=100;
-    CREATE TABLE IF NOT EXISTS versions (id INTEGER PRIMARY KEY, refs TEXT UNIQUE);
     CREATE TABLE IF NOT EXISTS points (
-        step_s INTEGER, application TEXT, at_s INTEGER, versions INTEGER, figures BLOB,
-        PRIMARY KEY (step_s, application, at_s)
+        step_s INTEGER, application TEXT, at_s INTEGER, figures BLOB, PRIMARY KEY (step_s, application, at_s)
     ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS points_by_age ON points (step_s, at_s);
 """
 _SELECT = """
-    SELECT at_s, refs, figures FROM points JOIN versions ON versions = id
+    SELECT at_s, figures FROM points
     WHERE step_s = ? AND application = ? AND at_s BETWEEN ? AND ? ORDER BY at_s
 """
 
@@ -115,22 +105,23 @@ class SeriesHistory:
         return ApplicationSeries(step_s=step_s, times_s=[*times_s], values=values, versions=versions)
 
     def close(self) -> None:
-        """Close the file; nothing is kept any more."""
         with self._lock:
             self._close()
             self._retry_s = float("inf")
 
     def _put(self, database: sqlite3.Connection, step_s: int, application: str, at_s: int, point: Point) -> None:
-        refs = " ".join(sorted(point.keys() - {""}))
-        database.execute("INSERT OR IGNORE INTO versions (refs) VALUES (?)", (refs,))
-        row = (step_s, application, at_s, _packed(point, refs.split()), refs)
-        database.execute("INSERT OR REPLACE INTO points SELECT ?, ?, ?, id, ? FROM versions WHERE refs = ?", row)
+        known = {
+            version: {name: float(f"{value:.3g}") for name, value in figures.items() if math.isfinite(value)}
+            for version, figures in point.items()
+        }
+        row = (step_s, application, at_s, zlib.compress(msgspec.json.encode(known), 1))
+        database.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?)", row)
 
     def _points(
         self, database: sqlite3.Connection, step_s: int, application: str, first: int, last: int
     ) -> dict[int, Point]:
         rows = database.execute(_SELECT, (step_s, application, first, last))
-        return {at_s: _unpacked(figures, refs.split()) for at_s, refs, figures in rows}
+        return {at_s: msgspec.json.decode(zlib.decompress(packed), type=Point) for at_s, packed in rows}
 
     def _fold(self, database: sqlite3.Connection, finer_s: int, step_s: int, application: str, at_s: int) -> None:
         if self._folded.get((application, step_s), 0) >= at_s:
@@ -201,7 +192,6 @@ def _interval(name: str, value: float, lower: float, upper: float) -> dict[str, 
 
 
 def _mean(points: list[Point]) -> Point:
-    """Means of the points' figures, each over the points that have it."""
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for point in points:
         for version, figures in point.items():
@@ -210,22 +200,4 @@ def _mean(points: list[Point]) -> Point:
     return {
         version: {name: sum(values) / len(values) for name, values in figures.items()}
         for version, figures in found.items()
-    }
-
-
-def _packed(point: Point, refs: Sequence[str]) -> bytes:
-    """The figures of the application, then those of these versions: the low bytes of all, and the high ones."""
-    columns = [(point.get("", {}), APPLICATION_FIGURES), *((point[ref], VERSION_FIGURES) for ref in refs)]
-    values = [figures.get(name, math.nan) for figures, names in columns for name in names]
-    halves = ((np.array(values, np.float32).view(np.uint32) + 0x8000) >> 16).astype("<u2")
-    return zlib.compress(halves.view(np.uint8).reshape(-1, 2).T.tobytes(), 1)
-
-
-def _unpacked(packed: bytes, refs: Sequence[str]) -> Point:
-    halves = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(2, -1).T.copy().view("<u2").ravel()
-    values = iter((halves.astype(np.uint32) << 16).view(np.float32).tolist())
-    columns = [("", APPLICATION_FIGURES), *((ref, VERSION_FIGURES) for ref in refs)]
-    return {
-        ref: {name: float(f"{value:.3g}") for name in names if not math.isnan(value := next(values))}
-        for ref, names in columns
     }

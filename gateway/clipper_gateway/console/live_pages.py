@@ -73,7 +73,6 @@ def overview(view: LiveView, call: HttpCall) -> Page:
         "gauges": gauges,
         "pipeline": pipeline,
         "is_well": not wrong and worst(gauges) == "good",
-        "trends": view.trends,
         "events": [*islice(events, SHOWN_EVENTS)],
     }
     return _page(view, call, "overview.html", "Overview", **data)
@@ -123,7 +122,6 @@ def models(view: LiveView, call: HttpCall) -> Page:
 
 
 def _cache_hits(versions: Iterable[VersionStatus]) -> float | None:
-    """The share of a version's answers, at all applications, that came from a cache."""
     known = [(one.cache_hit_ratio, one.queries) for one in versions if one.cache_hit_ratio is not None]
     queries = sum(count for _, count in known)
     return sum(ratio * count for ratio, count in known) / queries if queries else None
@@ -226,7 +224,6 @@ def _marks(view: LiveView, name: str) -> list[tuple[float, str]]:
 
 
 def _difference(change: Change) -> Iterable[str]:
-    """Return the lines of the difference that a change made, each behind `+`, `-` or a blank."""
     before, after = (
         [] if one is None else msgspec.json.format(msgspec.json.encode(one), indent=2).decode().splitlines()
         for one in (change.before, change.after)

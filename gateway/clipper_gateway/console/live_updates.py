@@ -73,5 +73,4 @@ class LiveUpdates:
 
 
 def _event(name: str, content: Mapping[str, object]) -> bytes:
-    """Return an event as it is sent; nothing for no content."""
     return b"event: %s\ndata: %s\n\n" % (name.encode(), msgspec.json.encode(content)) if content else b""

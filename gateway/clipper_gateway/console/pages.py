@@ -1,6 +1,8 @@
 """The pages of the console by their paths, with what those read that do not follow the deployment."""
 
+import asyncio
 import re
+import sysconfig
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -8,7 +10,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
+from pathlib import Path
 from typing import TypeAlias
+
+from markdown_it import MarkdownIt
+from markupsafe import Markup
 
 from clipper_agents.dead_letters.reader import DeadLetterReader, Filter, Letter, NoSuchLetter, opened_letters
 from clipper_agents.kafka.reader import Range
@@ -16,7 +22,7 @@ from clipper_agents.status.query_history import QueryHistory
 from clipper_gateway.callers import Caller, Share
 from clipper_gateway.console import live_pages
 from clipper_gateway.console.follower import LiveView
-from clipper_gateway.console.renderer import Page
+from clipper_gateway.console.renderer import FILTERS, Page
 from clipper_gateway.errors import Refusal
 from clipper_gateway.rest import HttpCall
 from clipper_stream.errors import shown
@@ -37,6 +43,11 @@ SEARCHED_LETTERS = 2_000
 """Positions that a look at the dead letters goes back: a second's reading."""
 SHOWN_LETTERS = 50
 POSITION = re.compile("[0-9]{1,18}")
+CLONE = Path(__file__).parents[3]
+DOCS = CLONE / "docs" if (CLONE / "uv.lock").exists() else Path(sysconfig.get_path("data"), "share/doc/clipper-stream")
+"""The documentation: that of the clone, else what was installed with the package."""
+MARKDOWN = MarkdownIt("js-default")
+MARKDOWN.add_render_rule("image", lambda *_: "")
 BACK_H = 24
 """So far back a query is looked for where nothing else is said, in hours."""
 
@@ -56,6 +67,7 @@ class Pages:
             "/dead-letters": self._letters,
             "/dead-letters/{position}": self._letter,
             "/queries": self._query,
+            "/docs/{page:path}": self._document,
         }
 
     async def _live(self, make: LivePage, call: HttpCall) -> Page:
@@ -100,6 +112,9 @@ class Pages:
             raise Refusal(404, str(error)) from error
         return Page("dead_letter.html", f"Dead letter {letter.position}", {"letter": letter})
 
+    async def _document(self, call: HttpCall) -> Page:
+        return await asyncio.to_thread(_documentation, call.path["page"])
+
     async def _query(self, call: HttpCall) -> Page:
         query_id, application, context = map(call.text, ("id", "application", "context"))
         hours, history = max(1, int(call.number("hours", BACK_H))), None
@@ -110,4 +125,23 @@ class Pages:
             history = await self._read_query(call.caller, *asked, 3600.0 * hours)
         about = {"id": query_id, "application": application, "context": context, "hours": hours}
         title = f"Query {query_id}" if query_id else "One query"
-        return Page("query.html", title, {"asked": about, "history": history})
+        life = [] if history is None else _life(history)
+        return Page("query.html", title, {"asked": about, "history": history, "life": life})
+
+
+def _documentation(name: str) -> Page:
+    path = (DOCS / name).resolve()
+    if not (path.is_relative_to(DOCS) and path.suffix == ".md" and path.is_file()):
+        raise Refusal(404, "the documentation has no such page: see /console/docs/README.md")
+    return Page("documentation.html", "Documentation", {"shown": Markup(MARKDOWN.render(path.read_text()))})  # noqa: S704
+
+
+def _life(history: QueryHistory) -> list[tuple[int, str]]:
+    """What became of a query, in order of time: feedback may come before the answer."""
+    found = [(one.at_ms, f"feedback: {one.outcome or 'outcome not told'}") for one in history.feedback]
+    if query := history.query:
+        found.append((query.queried_at_ms, f"asked: partition {query.partition}, offset {query.offset}"))
+    if answer := history.prediction:
+        by = f" by the default output: {answer.reason}" if answer.default else ""
+        found.append((answer.predicted_at_ms, f"answered after {FILTERS['ms'](answer.latency_ms)}{by}"))
+    return sorted(found)

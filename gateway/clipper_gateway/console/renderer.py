@@ -6,23 +6,24 @@ Rules of this file:
   nothing else, so that all viewers with the same rights share it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import msgspec
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2 import pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
-from clipper_agents.status.texts import numbers_of, span, value_text, when
+from clipper_agents.status.texts import figure, numbers_of, span, value_text, when
+from clipper_stream.evaluation.report.page import page_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
-UNKNOWN = "-"
 SHOWN_CHARACTERS = 4_000
 """Of an output: a screen or two."""
-CACHED = ("action_form", "application", "sparkline", "model", "trial", "revision", "time", "stage")
+CACHED = ("action_form", "application", "model", "trial", "revision", "time", "stage")
 """Macros of what a page has by the hundred, and the same every second."""
 
 
@@ -39,25 +40,21 @@ class Renderer:
     """Renders templates; `static` returns the URL of a file in the folder of that name."""
 
     def __init__(self, static: Callable[[str], str]) -> None:
-        self._environment = environment = Environment(
-            loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, auto_reload=False,
-            trim_blocks=True, lstrip_blocks=True,
-        )  # fmt: skip
+        self._environment = environment = page_environment(TEMPLATES)
         environment.filters.update(FILTERS)
         self._parts = cast("Any", environment.get_template("macros.html").module)
         for name in CACHED:
             setattr(self._parts, name, lru_cache(4096)(getattr(self._parts, name)))
         environment.filters |= {"code": self._parts.code, "command": self._parts.command}
         environment.globals.update(static=static, action_button=self._action_button, ui=self._parts)
+        environment.globals["release"] = version("clipper-stream")
         for name in environment.list_templates():  # compiled now, not beside predictions
             environment.get_template(name)
 
     def render(self, template: str, **context: Any) -> str:
-        """Return a template as HTML, a whole page or a part of one."""
         return self._environment.get_template(template).render(context)
 
     def regions(self, page: Page) -> dict[str, str]:
-        """Return the live regions of a page, by name."""
         found: dict[str, str] = {}
         for template in map(self._environment.get_template, ("base.html", page.template)):
             context = template.new_context(dict(page.data))
@@ -74,34 +71,6 @@ class Renderer:
         return form
 
 
-def figure(form: str, unit: str = "", per: float = 1.0, below: float = 0.0, small: str = "") -> Callable[..., str]:
-    r"""Return a filter that writes numbers in a format with their unit, those below a bound in the format `small`.
-
-    >>> milliseconds = figure(".0f", "ms", below=10, small=".1f")
-    >>> milliseconds(3.14159), milliseconds(41.7), milliseconds(None)
-    ('3.1\xa0ms', '42\xa0ms', '-')
-    """
-    behind = unit if unit.startswith("/") or not unit else f"\xa0{unit}"
-
-    def write(value: float | None) -> str:
-        if value is None:
-            return UNKNOWN
-        shown = value / per
-        return f"{shown:{small if 0.0 < shown < below else form}}{behind}"
-
-    return write
-
-
-def polyline(values: Sequence[float]) -> str:
-    """Return the points of a curve that is two units wide a value and 16 high.
-
-    >>> polyline((0.0, 5.0, 10.0))
-    '0,15 2,8 4,1'
-    """
-    top = max(values, default=0.0) or 1.0
-    return " ".join(f"{2 * at},{15 - 14 * value / top:.0f}" for at, value in enumerate(values))
-
-
 def as_json(value: Any) -> str:
     """Return a value as JSON, cut where it is long."""
     text = msgspec.json.encode(value).decode()
@@ -110,9 +79,9 @@ def as_json(value: Any) -> str:
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
-    "ms": figure(",.0f", "ms", below=10, small=".1f"),
-    "percent": figure(".0f", "%", per=0.01, below=1, small=".1f"),
-    "share": figure(".3g", "%", per=0.01),
+    "ms": figure(",.0f", "\xa0ms", below=10, small=".1f"),
+    "percent": figure(".0f", "\xa0%", per=0.01, below=1, small=".1f"),
+    "share": figure(".3g", "\xa0%", per=0.01),
     "number": figure(".3f"),
     "probability": figure(".4f"),
     "signed": figure("+.3f"),
@@ -120,7 +89,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "rate": figure(",.0f", "/s", below=100, small=",.1f"),
     "moment": lambda at_s: when(round(1000 * at_s)),
     "span": span,
-    "polyline": polyline,
     "diff_kind": lambda line: {"+": "add", "-": "del"}.get(line[:1], ""),
     "json": as_json,
     "output": lambda said: as_json(said.outputs if said.output is msgspec.UNSET else said.output),

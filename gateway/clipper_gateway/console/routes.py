@@ -95,7 +95,6 @@ class Console:
         self._live: dict[str, Route] = {}
 
     def routes(self) -> list[Route]:
-        """Return the routes; below `/console` there is no other."""
         of = self._endpoints.route
         pages = {path: of(f"/console{path}", partial(self._page, path), method="GET") for path in self._pages.builders}
         self._live = {path: route for path, route in pages.items() if path in self._pages.live}
@@ -108,11 +107,11 @@ class Console:
             of("/console/login", self._login, method="GET POST", public=True),
             of("/console/logout", self._logout, public=True),
             of("/console/static/{path:path}", self._static_file, method="GET", public=True),
+            of("/", self._nowhere, method="GET", public=True),
             of("/console/{rest:path}", self._nowhere, method="", public=True),
         ]
 
     def start(self) -> None:
-        """Begin to follow the topics."""
         self._task = asyncio.create_task(run_again(self._view.run), name="console")
 
     async def stop(self) -> None:
@@ -160,9 +159,9 @@ class Console:
         return Response(content, 200, KEPT if is_this else NOT_KEPT, KINDS[Path(name).suffix])
 
     async def _nowhere(self, call: HttpCall) -> Response:
-        if call.path["rest"]:
+        if call.path.get("rest"):
             raise Refusal(404, "the console has no such page")
-        return RedirectResponse("/console", 308)
+        return RedirectResponse("/console", 307)
 
     # --- what changes on pages ---------------------------------------------------------------------------------------
     async def _series(self, call: HttpCall) -> Response:
@@ -223,7 +222,6 @@ class Console:
         return self._dialog(call, "actions/done.html", lines=lines, application=form.application)
 
     def _asked(self, call: HttpCall, *, is_own: bool = True) -> dict[str, list[str]]:
-        """The fields of a form, which a page of this console has sent."""
         try:
             fields = parse_qs(call.body.decode(), keep_blank_values=True, max_num_fields=MOST_LETTERS + 20)
         except ValueError as error:
@@ -235,7 +233,7 @@ class Console:
     def _confirmation(
         self, call: HttpCall, fields: Mapping[str, list[str]], preview: ActionPreview, stale: str = ""
     ) -> Response:
-        own = {"seen": [preview.seen], "number": [secrets.token_urlsafe(12)]}
+        own = {"seen": [str(preview.seen)], "number": [secrets.token_urlsafe(12)]}
         hidden = [(name, one) for name, texts in {**fields, **own}.items() if name != "why" for one in texts]
         about = {"action": call.path["action"], "hidden": hidden, "why": fields.get("why", NO_FIELD)[-1]}
         status = HTTPStatus.CONFLICT if stale else HTTPStatus.OK

@@ -13,6 +13,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from starlette.requests import cookie_parser
@@ -32,7 +33,7 @@ COOKIE = "clipper-console"
 LASTS_S = 12 * 3600
 MOST_SESSIONS, MOST_OF_CALLER = 10_000, 20
 """Of all and of one caller, whose oldest one ends when there are more."""
-_READER = Caller("anybody", None, frozenset({"read"}))
+_READER = replace(ANYBODY, rights=frozenset({"read"}))
 
 
 class ConsoleSession(NamedTuple):
@@ -54,11 +55,9 @@ class Sessions:
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody needs to sign in."""
         return self._access.is_open
 
     async def identify(self, call: ServedCall) -> Caller:
-        """Return who sends a call."""
         if self.is_open and not names_this_machine(host := call.headers.get("host", "")):
             what = f"without keys the console is not shown at {shown(host)}"
             raise Refusal(403, f"{what}: use http://localhost, or make a key by `clipper-stream keys create`")

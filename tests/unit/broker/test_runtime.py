@@ -65,7 +65,7 @@ def test_a_failed_download_is_one_line_with_a_way_out(tmp_path: Path):
 
 
 def test_without_the_broker_extra_the_command_that_installs_it_is_said(tmp_path: Path):
-    with pytest.raises(BrokerNotStarted, match=r"jgo is not installed: pip install 'clipper-stream\[broker\]'"):
+    with pytest.raises(BrokerNotStarted, match=r"jgo is not installed: pip install .*\[broker\]'"):
         kafka_jars(failing(ModuleNotFoundError("No module named 'jgo'", name="jgo")), tmp_path)
 
 

@@ -1,10 +1,6 @@
 """Which values are written and deleted; which entries stay is what `ClockMachine` compares."""
 
-import pytest
 from builders.cache_store import DictCache
-
-from clipper_stream.caching.cache import ClockCache
-from clipper_stream.errors import InvalidSetting
 
 
 def cache_of(names: str, budget_bytes: int) -> DictCache:
@@ -18,9 +14,3 @@ def cache_of(names: str, budget_bytes: int) -> DictCache:
 def test_hits_are_the_keys_that_have_an_entry_in_their_order():
     cache = cache_of("ab", budget_bytes=10).entries
     assert (cache.hits([b"b", b"x", b"a", b"b"]), cache.hits([b"x"])) == ([b"b", b"a", b"b"], [])
-
-
-@pytest.mark.parametrize("arguments", [dict(budget_bytes=-1), dict(budget_bytes=1, entry_bytes=-1)], ids=str)
-def test_negative_sizes_are_refused(arguments):
-    with pytest.raises(InvalidSetting, match="-1"):
-        ClockCache(**arguments)

@@ -1,21 +1,28 @@
+import asyncio
 import dataclasses
 import inspect
 import io
-import shlex
+import json
+import os
+import signal
 import subprocess
 import sys
+from importlib import metadata
 from importlib.util import find_spec
+from types import SimpleNamespace
 
-import pytest
-from sources import page_script
+import numpy as np
+from sources import ROOT, page_script
 from typer.testing import CliRunner
 
 from clipper_agents import exits
 from clipper_agents.cli import main as program
 from clipper_agents.cli.loadgen import loadgen
 from clipper_agents.cli.worker import find_models_here
+from clipper_agents.settings import load_settings
 from clipper_agents.supervisor.workers import PROGRAM
 from clipper_loadgen import LoadPlan
+from clipper_stream import errors
 
 
 def test_the_help_of_each_command_has_an_example_and_names_no_file_that_only_the_repository_has():
@@ -50,62 +57,49 @@ def test_the_version_is_that_of_the_distribution(ran):
     assert (code, out[:17]) == (exits.OK, "clipper-stream 0.")
 
 
-ONE_OUTCOME = "exactly one of --label, --loss and --reward"
-ONE_STATE = "exactly one of --from and --undo"
-NO_FILE = "No such file or directory; give the path of a clipper.toml"
+def test_init_writes_a_project_that_is_taken_as_it_is_and_overwrites_nothing(ran, tmp_path):
+    code, out, _ = ran("init", "mine")
+    assert (code, "wrote mine/clipper.toml and mine/my_models.py" in out) == (exits.OK, True)
+    assert load_settings(tmp_path / "mine/clipper.toml", {}).applications[0].name == "sums"
+    written = {}
+    exec((tmp_path / "mine/my_models.py").read_text(), written)
+    assert written["more_than_one"](np.array([[0.5, 0.2, 0.9], [0.1, 0.2, 0.3]])).tolist() == [1, 0]
+    (tmp_path / "mine/clipper.toml").unlink()
+    assert ran("init", "mine")[0] == exits.SETUP
+    assert not (tmp_path / "mine/clipper.toml").exists()
+    (tmp_path / "file").touch()
+    assert "file: File exists; name a folder" in ran("init", "file")[2]
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("frobnicate", "No such command 'frobnicate'"),
-        ("predict sums", "Missing argument"),
-        ("predict sums [1,", "'[1,' is no JSON"),
-        ("feedback 0-1", ONE_OUTCOME),
-        ("feedback 0-1 --label 1 --loss 0", ONE_OUTCOME),
-        ("feedback 0-1 --loss 2", "2.0 is not in the range 0<=x<=1"),
-        ("selection restore sums", ONE_STATE),
-        ("selection restore sums --undo --from x", ONE_STATE),
-        ("topics list --set router.processes", "write SECTION.KEY=VALUE"),
-        ("model deploy svm:2 -a digits --stage sunny", "'sunny' is not one of"),
-        ("model deploy svm:2 -a digits --uri m:f --shape 8x8", "--shape 8x8: write numbers with commas"),
-        ("model canary svm:2", "Missing option '--share'"),
-        ("application update digits --field loss", "--field loss: write KEY=VALUE"),
-        ("replay evaluate digits", "candidate"),
-        ("loadgen --application digits --repeats 2", "2.0 is not in the range 0<=x<=1"),
-        ("loadgen --application digits --feedback-delay-ms -50", "-50.0 is not in the range x>=0"),
-        ("loadgen --application digits --rate 0", "0.0 is not in the range x>=0.1"),
-        ("loadgen --application digits --saturate --outstanding 0", "0 is not in the range x>=1"),
-        ("loadgen --application digits --arrivals often", "'often' is not one of 'poisson', 'constant'"),
-    ],
-)
-def test_a_wrong_command_line_ends_with_2_and_says_what_is_wrong(ran, line, said):
-    code, out, err = ran(*shlex.split(line))
-    assert (code, out) == (exits.USAGE, "")
-    assert said in err.splitlines()[-1]
+def test_a_shell_completes_commands():
+    environ = {"_CLIPPER_STREAM_COMPLETE": "complete_bash", "COMP_WORDS": "clipper-stream appl", "COMP_CWORD": "1"}
+    shown = CliRunner().invoke(program.app, prog_name="clipper-stream", env=environ)
+    assert {*shown.output.split()} == {"application", "apply"}
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("up", f"clipper.toml: {NO_FILE}"),
-        ("apply --config x.toml", f"x.toml: {NO_FILE}"),
-        ("topics list", "no Kafka address: give --bootstrap HOST:PORT, KAFKA_BOOTSTRAP_SERVERS or [kafka] bootstrap"),
-        ("topics list --bootstrap a:1 --set kafka.username=ada", "KAFKA_SASL_PASSWORD is not set"),
-        ("up --log-level loud", "log level 'loud': use one of debug, info, warning, error"),
-        ("predict sums [1] --bootstrap 127.0.0.1:1", "127.0.0.1:1"),
-        ("keys create Shop", "API key: name = 'Shop': expected str of lower case letters"),
-        ("keys create shop --right fly", "use one of feedback, operate, predict, read"),
-        ("keys create shop --rate 0", "rate = 0.0"),
-        ("keys create shop --file no/keys.json", "no/keys.json: No such file or directory"),
-        ("keys list --config no.toml", "no.toml: No such file or directory"),
-        ("loadgen --application digits --inputs rows.csv", "use a .npy or"),
-    ],
-)
-def test_a_wrong_setup_ends_with_3_and_one_line(ran, line, said):
-    code, out, err = ran(*shlex.split(line))
-    assert (code, out, err.count("\n"), err[:7]) == (exits.SETUP, "", 1, "error: ")
-    assert said in err
+def test_an_extra_is_installed_from_where_the_package_came(monkeypatch, tmp_path):
+    assert errors.install_command("onnx") == f"pip install -e '{ROOT}[onnx]'"
+    monkeypatch.setattr(errors, "CLONE", tmp_path)
+    found = {"direct_url.json": json.dumps({"url": "file:///wheels/clipper_stream-0.1.0-py3-none-any.whl"})}
+    monkeypatch.setattr(metadata, "distribution", lambda _: SimpleNamespace(read_text=found.get))
+    wheel = "'clipper-stream[onnx] @ file:///wheels/clipper_stream-0.1.0-py3-none-any.whl'"
+    assert errors.install_command("onnx") == f"pip install {wheel}"
+    found.clear()
+    assert errors.install_command("onnx") == "pip install 'clipper-stream[onnx]'"
+
+
+async def test_ctrl_c_says_what_it_waits_for_and_a_second_one_ends_at_once(caplog):
+    ended, killed, loop = [], [], asyncio.get_running_loop()
+    exits.end_on_signals(lambda: ended.append(1), lambda: "all is answered", lambda: killed.append(1))
+    for count, number in enumerate((signal.SIGTERM, signal.SIGINT, signal.SIGINT, signal.SIGTERM), 1):
+        os.kill(os.getpid(), number)
+        while len(ended) < count:
+            await asyncio.sleep(0)
+        assert len(killed) == (count > 2)
+    (said,) = caplog.records
+    assert said.getMessage() == "ending: all is answered; a second Ctrl-C ends at once"
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(number)
 
 
 def test_each_problem_of_a_configuration_has_its_line(ran, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 from sources import page_script
 
 from clipper_agents import exits
+from clipper_stream.errors import install_command
 
 BARE = """
 import contextlib, io, json, sys
@@ -55,10 +56,12 @@ def test_a_command_without_extras_names_the_one_that_it_lacks_and_without_a_kafk
         program = [sys.executable, "-c", BARE]
         done = subprocess.run(program, input=lines, stdout=subprocess.PIPE, text=True, env=environ, check=True)
         ended |= {name: json.loads(line) for name, line in zip(names, done.stdout.splitlines(), strict=True)}
-    assert {name for name, (code, _) in ended.items() if code != exits.SETUP} == {"model test"}, "which asks no Kafka"
-    found = {name: re.findall(r"clipper-stream\[(\w+)\]", err) for name, (_, err) in ended.items()}
+    assert {name for name, (code, _) in ended.items() if code != exits.SETUP} == {"init", "model test"}, (
+        "which ask no Kafka"
+    )
+    found = {name: re.findall(r"\[(\w+)\]'", err) for name, (_, err) in ended.items()}
     assert {name: extras for name, extras in found.items() if extras} == {name: [one] for name, one in EXTRAS.items()}
     for name, extra in EXTRAS.items():
         code, err = ended[name]
-        assert (code, f"pip install 'clipper-stream[{extra}]'" in err.splitlines()[-1]) == (exits.SETUP, True), name
+        assert (code, install_command(extra) in err.splitlines()[-1]) == (exits.SETUP, True), name
     assert [name for name, (_, err) in ended.items() if "defect" in err] == []

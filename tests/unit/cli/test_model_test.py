@@ -10,6 +10,7 @@ import pytest
 import skops.io
 import tomli_w
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -79,8 +80,6 @@ def test_samples_of_a_file_are_asked_about_and_those_that_nobody_can_guess_are_a
     (tmp_path / "rows.jsonl").write_text("[1, 2, 3]\n[4, 5, 6]\n[7, 8, 9]\n")
     code, text, _ = ended(SUM, f"--rows rows.jsonl {QUICK}")
     assert (code, "3 rows answered in one call" in text) == (exits.OK, True)
-    code, _, err = ended(SUM, "")
-    assert (code, "give some (--rows FILE), or the shape of one (--shape 64)" in err) == (exits.SETUP, True)
 
 
 @pytest.mark.parametrize("options", ["--shape a", "--parameters {", "--parameters []"])
@@ -159,6 +158,22 @@ def test_what_a_file_was_fitted_with_is_tried_shown_and_written_down(ended, tmp_
     assert (model.runtime, model.uri) == ("sklearn", str(tmp_path / "models/Churn_1.skops"))
 
 
+def test_a_project_begins_with_a_model_of_ones_own(ran, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    frame = pd.DataFrame({"age": [20.0, 30, 40, 50], "spent": [1.0, 5, 2, 4]})
+    skops.io.dump(RandomForestClassifier(2).fit(frame, [0, 1, 0, 1]), "Churn_1.skops")
+    words = ["init", "mine", "--model", "Churn_1.skops"]
+    code, _, err = ran(*words)
+    assert (code, "not trusted: sklearn.tree._tree.Tree" in err) == (exits.SETUP, True)
+    code, out, _ = ran(*words, "--parameters", '{"trusted": ["sklearn.tree._tree.Tree"]}')
+    assert (code, "wrote mine/clipper.toml: start it" in out) == (exits.OK, True)
+    assert "`clipper-stream predict churn-1 INPUT_JSON`" in out
+    (model,) = load_settings(tmp_path / "mine/clipper.toml", {}).models
+    assert [column.name for column in model.input.columns] == ["age", "spent"]
+    assert model.uri == str(tmp_path / "Churn_1.skops")
+    assert not (tmp_path / "mine/my_models.py").exists()
+
+
 def test_the_shape_of_a_file_is_read_from_it_unless_it_is_stated(ended):
     skops.io.dump(LogisticRegression().fit(np.eye(3), [0, 1, 1]), "a.skops")
     assert "a.skops (sklearn, float32[3])" in ended("a.skops", QUICK)[1]
@@ -195,8 +210,6 @@ def test_rows_are_read_from_lines_and_from_an_array_and_what_holds_none_is_refus
         (lambda: manifest_of("SVM:2", {"uri": "m:f"}), "model SVM:2: name = 'SVM': expected str of lower case"),
         (lambda: manifest_of("svm", {"uri": "m:f"}), "model svm: version = '': expected str of letters"),
         (lambda: manifest_of("svm:2", {"uri": "m:f", "shape": [2**30]}), "has 1073741824 elements"),
-        (lambda: manifest_of("rf:1", {"uri": "rf.bin"}), "known file: give --runtime, one of python, sklearn"),
-        (lambda: read_target("models/thing", None, {}), "give --runtime"),
     ],
 )
 def test_a_model_that_is_none_is_refused_with_its_key(refused, said):

@@ -30,7 +30,7 @@ def file(tmp_path_factory):
 @pytest.fixture
 def evaluated(ran, file):
     def run(options, application="digits"):
-        return ran("replay", "evaluate", application, "--log", file, "--offline", *options.split())
+        return ran("replay", "evaluate", application, "--log", file, *options.split())
 
     return run
 
@@ -44,10 +44,10 @@ def test_a_line_a_candidate_and_a_page(evaluated, tmp_path):
 
 
 def test_json_for_programs_on_standard_output_and_in_a_file(evaluated, tmp_path):
-    _, out, _ = evaluated("--candidate b:1 --estimator snips --json --save found.json")
+    _, out, _ = evaluated("--candidate b:1 --json --save found.json")
     found = json.loads(out)
     assert found == json.loads((tmp_path / "found.json").read_text())
-    assert found["candidates"][0]["headline"] == "snips"
+    assert found["candidates"][0]["headline"] == "dr"
     assert 0.0 < found["candidates"][0]["estimates"]["snips"]["value"] < 1.0
 
 
@@ -55,7 +55,6 @@ def test_json_for_programs_on_standard_output_and_in_a_file(evaluated, tmp_path)
     ("options", "application", "code", "said"),
     [
         ("--candidate exp5", "digits", 3, "did you mean"),
-        ("--candidate b:1 --estimator magic", "digits", 3, "estimator 'magic'"),
         ("--candidate b:1 --since 1d", "digits", 2, "--log is read whole"),
         ("--candidate b:1 --confidence 1.5", "digits", 3, "confidence"),
         ("--candidate b:1", "letters", 2, "not of letters"),
@@ -89,7 +88,7 @@ def test_what_is_not_known_is_called_so_and_is_null_in_json():
     unknown = evaluation(candidate("a:1", 0, estimates={"dr": NOTHING}, difference=NOTHING, standing=EvidenceSize()))
     assert "unknown" in shown(unknown)
     found = msgspec.json.decode(msgspec.json.encode(unknown))["candidates"][0]
-    assert (found["estimates"]["dr"]["value"], found["standing"]["effective"]) == (None, None)
+    assert (found["estimates"]["dr"]["value"], found["standing"]["carrying"]) == (None, None)
 
 
 # --- produce ----------------------------------------------------------------------------------------------------------

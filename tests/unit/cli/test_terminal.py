@@ -89,7 +89,7 @@ def test_a_dead_letter_keeps_its_record_and_its_whole_message_at_eighty_columns(
     row = letter_row("clipper", record_of(letter))
     terminal.console(80).print(terminal.TextTable([*row], [row.values()]))
     text = shown(capsys)
-    assert columns_of(text, tuple(text.partition("\n")[0].split())) == ["41", "2023-11-1422:13:20", *cells]
+    assert columns_of(text, tuple(text.partition("\n")[0].split())) == ["41", "2023-11-1422:13:20Z", *cells]
 
 
 def test_commands_write_by_the_module_of_the_terminal_alone():
@@ -134,7 +134,7 @@ def test_models_and_history_are_those_of_the_golden_text(capsys, monkeypatch):
     terminal.print_records(sorted(MODELS, key=lambda each: each.ref), row_of, otherwise="no models")
     terminal.print_records([], row_of, otherwise="no models")
     create = Change(**of, revision=1, command="create", by="\x1b[31mada", why="[bold]why")
-    terminal.print_records([create, step], registry_view.change_row)
+    terminal.print_records([create, step], registry_view.decision_row)
     failed = HostReport(model="svm:2", instance="a", state="failed", reason="no\nfile")
     terminal.say(registry_view.report_line(failed))
     text = "".join(f"{line.rstrip()}\n" for line in shown(capsys).splitlines())

@@ -132,12 +132,31 @@ def test_a_trial_says_by_which_queries_it_is_compared() -> None:
     later = {"trial_loss": None, "trial_feedbacks": 0, "difference": None, "upto_s": 1_700_100_000}
     unheard = trial_line(replace(told, compared=msgspec.structs.replace(of, **later)))
     assert "loss - of 0 feedbacks, models 0.122 of 61; in [" in unheard
-    assert "from 2023-11-14T22:13:20Z to 2023-11-16T02:00:00Z" in unheard
+    assert "from 2023-11-14 22:13:20Z to 2023-11-16 02:00:00Z" in unheard
     assert trial_line(replace(told, compared=None)) == f"trial rf:2 waits: {waits_for}"
 
 
 def test_an_application_says_of_which_seconds_it_is() -> None:
     assert "last 10 s: 10.0 queries/s;" in shown(*application_parts("digits", digits()))
+
+
+WIDE = "svm:1   live           98 %  62 % 0.100 [0.055 0.174] 2/2       64  5.0  8.1   7"
+
+
+def test_a_terminal_of_80_columns_has_a_version_a_line_and_who_watches_is_told_what_does_not_fit(
+    capsys, monkeypatch
+) -> None:
+    status = Status(prefix="clipper", at_s=NOW_S, cluster=CLUSTER, applications={"digits": STATUS})
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    for lines, application, cut in (("24", None, True), ("60", None, False), ("24", "digits", False)):
+        monkeypatch.setenv("LINES", lines)
+        show_status(status, application, 10_000, as_json=False, is_watched=True)
+        said = capsys.readouterr().out
+        assert ("do not fit into this terminal: --application NAME" in said) == cut, (lines, application)
+        assert ("router-0" in said, "dead letters" in said) == (application is None, application is None)
+        assert [*map(str.rstrip, said.splitlines())].count(WIDE) == 1, said
 
 
 def test_one_application_can_be_shown_alone_and_a_name_that_is_not_declared_is_told(capsys) -> None:

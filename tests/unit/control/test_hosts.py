@@ -121,5 +121,5 @@ def test_while_no_broker_is_there_reports_wait_and_nobody_for_them():
 
 
 def test_a_reason_is_one_line_of_bounded_length():
-    assert [one_line(text) for text in ("a\nb\tc", "")] == ["a b c", "no reason was given"]
+    assert [one_line(text) for text in ("a\nb\tc", "")] == ["a b c", ""]
     assert len(one_line("word " * 1000)) <= 500

@@ -118,9 +118,9 @@ def test_queries_alternate_a_tenth_repeats_an_input_and_only_so_many_are_open_in
 
 def test_a_line_says_how_far_a_run_is_and_how_late_the_latest_answers_were():
     run = LoadRun(LOAD, replace(demo_script(), delays_s=None), None, lambda: 0.0)
-    assert progress_line(run).startswith("0/400 healthy p50=nan")
+    assert progress_line(run).startswith("best model healthy: 0/400 answered, latest p50=nan")
     for query in range(150):
         run.ledger.sent(query, began_s=1.0, now_s=1.0)
     for query, latency_s in enumerate((0.010, 0.020, 0.030)):
         run.ledger.answered(query, 1.0 + latency_s, reason="late" if query else None)
-    assert progress_line(run) == "3/400 failed p50=20ms p99=30ms defaults=2"
+    assert progress_line(run) == "best model failed: 3/400 answered, latest p50=20ms p99=30ms, defaults=2"

@@ -11,11 +11,14 @@ pytest.importorskip("matplotlib")
 
 from clipper_topics.change import Change
 from examples.lifecycle.page import (
+    DEFAULT,
     LifecycleSample,
     lifecycle_figure,
     lifecycle_report,
+    lifecycle_samples,
     render_lifecycle,
 )
+from examples.shared.traffic import TrafficSecond
 
 START_S = 1_700_000_000.0
 
@@ -49,6 +52,14 @@ def test_the_page_needs_nothing_but_itself_and_its_figure_has_a_mark_a_change_in
     assert {"1 canary", "2 promote", "svm:1", "rf:2", "mean loss"} <= texts
     again = lifecycle_report(tmp_path / "again.html", CHANGES, SAMPLES)
     assert page == again.read_text(), "the same run has the same page"
+
+
+def test_default_outputs_have_a_share_of_their_own_and_no_loss():
+    second = TrafficSecond(answers={"svm:1": 3}, wrong={"svm:1": 1}, defaults=1)
+    first, last = lifecycle_samples({7: second, 8: TrafficSecond(defaults=2), 9: TrafficSecond()})
+    assert (first.shares, first.losses) == ({"svm:1": 0.75, DEFAULT: 0.25}, {"svm:1": pytest.approx(1 / 3)})
+    assert (last.shares, last.losses) == ({DEFAULT: 1.0}, {})
+    assert "2 of 8 were defaults" in render_lifecycle(CHANGES, [first], "a life", "2 of 8 were defaults")
 
 
 def test_changes_are_numbered_in_order_of_time_and_what_somebody_wrote_is_no_markup():

@@ -101,7 +101,7 @@ async def test_nobody_waits_for_a_client_that_is_gone(wire, pipeline):
 
 async def test_waits_of_a_caller_are_bounded(wire):
     polls = wire.calls.shares.polls
-    polls.take("anybody", polls.of_caller)
+    polls.take("no sign-in", polls.of_caller)
     assert (await got(wire, "/v1/queries/open?application=digits&wait_s=60"))[0] == 429
 
 

@@ -50,7 +50,7 @@ async def test_trace_and_request_id_go_into_the_record_and_come_back(wire):
     assert call.record_headers == [("traceparent", TRACE.encode()), ("correlation-id", b"order-7")]
     assert dict(await sent.trailing_metadata())["x-request-id"] == "order-7"
     (method, application, status, _, caller, request_id, _) = wire.told
-    assert (method, application, status, caller, request_id) == ("ModelInfer", "digits", 200, "anybody", "order-7")
+    assert (method, application, status, caller, request_id) == ("ModelInfer", "digits", 200, "no sign-in", "order-7")
 
 
 async def test_ids_of_another_form_are_left_out_and_replaced(wire):

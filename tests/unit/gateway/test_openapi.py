@@ -16,7 +16,7 @@ from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_gateway import api
 from clipper_gateway.calls import PredictBody
 from clipper_gateway.server import Gateway
-from clipper_topics.feedback import Feedback, check_feedback
+from clipper_topics.feedback import check_feedback
 from clipper_topics.json_schema import components
 from clipper_topics.query import Query, check_query
 
@@ -85,9 +85,10 @@ def test_every_example_fits_its_schema(name):
         ("PredictBody", {"input": 1, "dead_line_ms": 5}),
         *(("FeedbackBody", {"query_id": "a", **body}) for body, _ in INVALID_FEEDBACK),
         ("FeedbackBody", []),
+        ("FeedbackBody", {"query_id": "a", "label": 3, "contxt": "ada"}),
         ("InferenceRequest", {"inputs": []}),
     ],
-    ids=range(len(INVALID_QUERIES) + len(INVALID_FEEDBACK) + 3),
+    ids=range(len(INVALID_QUERIES) + len(INVALID_FEEDBACK) + 4),
 )
 def test_what_the_gateway_refuses_does_not_fit_the_schema(name, body):
     assert not is_valid(name, body)
@@ -100,7 +101,7 @@ def check_predict(body):
 
 
 def check_given(body):
-    found = api.decoded(msgspec.json.Decoder(list[Feedback] | Feedback), body)
+    found = api.decoded(msgspec.json.Decoder(list[api.FeedbackBody] | api.FeedbackBody), body)
     return [problem for each in (found if isinstance(found, list) else [found]) if (problem := check_feedback(each))]
 
 

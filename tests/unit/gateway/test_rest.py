@@ -8,6 +8,7 @@ from unit.gateway.rig import KeptLog, StubAccess, browser_of
 from clipper_gateway.callers import Shares
 from clipper_gateway.errors import Refusal
 from clipper_gateway.rest import Endpoints
+from clipper_gateway.served_call import ServedCall
 from clipper_stream.client import BrokerUnavailable, PredictionTimeout
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -84,6 +85,13 @@ async def test_a_refused_request_has_its_status_and_one_line(served, method, pat
     assert ({**found.headers} | said).items() >= about.items()
     assert not any(secret in found.text for secret in ("secret", "10.0.0.1"))
     assert [line["status"] for line in served.log.written()] == [status]
+
+
+async def test_a_file_of_a_page_is_counted_and_has_a_line_only_where_it_is_missing():
+    log = KeptLog()
+    for status in (200, 304, 404):
+        log.write(ServedCall(method="GET", route="/console/static/{path:path}", status=status))
+    assert [line["status"] for line in log.written()] == [404]
 
 
 async def test_every_answer_keeps_a_browser_from_guessing_its_type(served):

@@ -287,21 +287,24 @@ def test_binary_outputs_are_read_by_triton_and_here(outputs):
 
 
 # --- metadata -------------------------------------------------------------------------------------------------------
+def digits(**fields):
+    return ApplicationManifest(name="digits", models=[], **fields)
+
+
 @pytest.mark.parametrize(
-    ("described", "fields", "datatype", "shape"),
+    ("described", "of", "datatype", "shape"),
     [
-        (input_metadata, {"input": InputSpec(shape=[8, 8])}, "FP32", [-1, 8, 8]),
-        (input_metadata, {"input": InputSpec(dtype="uint8")}, "UINT8", [-1, -1]),
-        (input_metadata, {"input": InputSpec(dtype="int64", shape=[])}, "INT64", [-1]),
-        *((input_metadata, {"input": spec}, "BYTES", [-1]) for spec in (TEXT, BYTES, JSON)),
-        (output_metadata, {"default_output": None, "combiner": "vote"}, "BYTES", [-1]),
-        (output_metadata, {"default_output": None, "combiner": "mean"}, "FP64", [-1]),
-        (output_metadata, {"default_output": 0, "combiner": "vote"}, "INT64", [-1]),
-        (output_metadata, {"default_output": 0, "combiner": "mean"}, "FP64", [-1]),
-        (output_metadata, {"default_output": [0.1, 0.9], "combiner": "mean"}, "FP64", [-1, 2]),
+        (input_metadata, InputSpec(shape=[8, 8]), "FP32", [-1, 8, 8]),
+        (input_metadata, InputSpec(dtype="uint8"), "UINT8", [-1, -1]),
+        (input_metadata, InputSpec(dtype="int64", shape=[]), "INT64", [-1]),
+        *((input_metadata, spec, "BYTES", [-1]) for spec in (TEXT, BYTES, JSON)),
+        (output_metadata, digits(default_output=None, combiner="vote"), "BYTES", [-1]),
+        (output_metadata, digits(default_output=None, combiner="mean"), "FP64", [-1]),
+        (output_metadata, digits(default_output=0, combiner="vote"), "INT64", [-1]),
+        (output_metadata, digits(default_output=0, combiner="mean"), "FP64", [-1]),
+        (output_metadata, digits(default_output=[0.1, 0.9], combiner="mean"), "FP64", [-1, 2]),
     ],
 )
-def test_the_input_is_described_by_its_spec_and_the_output_by_the_default(described, fields, datatype, shape):
-    manifest = ApplicationManifest(name="digits", models=[], **fields)
+def test_the_input_is_described_by_its_spec_and_the_output_by_the_default(described, of, datatype, shape):
     name = "input" if described is input_metadata else "output"
-    assert described(manifest) == [{"name": name, "datatype": datatype, "shape": shape}]
+    assert described(of) == [{"name": name, "datatype": datatype, "shape": shape}]

@@ -8,9 +8,9 @@ import httpx
 import numpy as np
 import pytest
 
+from clipper_stream.answers import answer_of
 from clipper_stream.errors import ClipperError, InvalidSetting
 from clipper_stream.http import AccessDenied, AnswerTimeout, GatewayUnavailable, HttpClient, Overloaded, RequestRefused
-from clipper_stream.http.client import read_answer
 from clipper_topics import codec
 from clipper_topics.prediction import ModelAnswer, Prediction
 
@@ -19,7 +19,7 @@ KEY = "a-key-that-nobody-else-knows"
 MODELS = [ModelAnswer(model="svm", version="2", propensity=0.25, output=3)]
 PREDICTION = Prediction(query_id="order 7", application="digits", context="me", output=3, confidence=0.5, models=MODELS)
 ANSWERED = httpx.Response(200, content=codec.predictions.encode(PREDICTION))
-ANSWER = read_answer(ANSWERED.content, 0.5)
+ANSWER = answer_of(codec.predictions.decode(ANSWERED.content), latency_s=0.5)
 
 
 def problem(status, error="no", headers=None, **extra):

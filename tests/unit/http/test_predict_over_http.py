@@ -9,6 +9,7 @@ from stub_server import Answer, StubServer, serving
 
 from clipper_agents import exits
 from clipper_agents.cli import main as program
+from clipper_stream.errors import install_command
 
 PREDICTION = {"query_id": "7", "application": "sums", "output": 6.0, "confidence": 1.0}
 
@@ -109,4 +110,4 @@ def test_the_client_imports_no_kafka_no_faust_and_no_rocksdb():
 
 
 def test_the_command_names_the_extra_that_it_lacks():
-    assert ended_with(WITHOUT_HTTPX) == (3, "error: this command needs httpx: pip install 'clipper-stream[http]'\n")
+    assert ended_with(WITHOUT_HTTPX) == (3, f"error: this command needs httpx: {install_command('http')}\n")

@@ -3,9 +3,10 @@ from collections.abc import Callable
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.client import CoordinationType
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.consumer.subscription_state import SubscriptionState
-from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber
+from aiokafka.errors import KafkaConnectionError, KafkaError, OutOfOrderSequenceNumber
 from aiokafka.producer.message_accumulator import MessageAccumulator
 from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.protocol.fetch import FetchResponse_v11
@@ -32,6 +33,7 @@ class Brokers:
         self.cluster = ClusterMetadata(metadata_max_age_ms=60_000)
         self.lead(leaders)
         self.requests, self.updates = asyncio.Queue(), asyncio.Queue()
+        self.coordinators: list[int | KafkaError] = []
 
     def lead(self, leaders):
         brokers = [(node, "localhost", 9092, None) for node in {*leaders.values()} - {-1}]
@@ -50,6 +52,15 @@ class Brokers:
 
     async def _maybe_wait_metadata(self):
         pass
+
+    async def coordinator_lookup(self, *_):
+        found = self.coordinators.pop()
+        if isinstance(found, KafkaError):
+            raise found
+        return found
+
+    async def ready(self, *_, **__):
+        return True
 
 
 class Rig:
@@ -279,6 +290,14 @@ async def test_an_error_that_ends_the_producer_fails_all_that_is_queued(error, t
     for failed in (one.sender.sender_task, written, one.add(B)):
         with pytest.raises(told):
             await asyncio.wait_for(failed, SOON_S)
+
+
+async def test_a_connection_that_ends_while_a_coordinator_is_looked_up_does_not_end_the_producer():
+    one = Producing({A: 1})
+    one.brokers.coordinators = [1, KafkaConnectionError()]
+    known = asyncio.ensure_future(one.sender._find_coordinator(CoordinationType.TRANSACTION, "router-0"))
+    (await asyncio.wait_for(one.brokers.updates.get(), SOON_S)).set_result(True)
+    assert await asyncio.wait_for(known, SOON_S) == 1
 
 
 async def test_what_is_under_way_is_waited_for_at_the_end():

@@ -9,6 +9,7 @@ from builders.kafka import settle
 
 from clipper_agents.kafka import follower as following
 from clipper_agents.kafka.follower import TopicFollower
+from clipper_agents.kafka.retry import reached_in
 from clipper_topics.connection import KafkaConnection
 
 TP = TopicPartition("control", 0)
@@ -64,7 +65,7 @@ async def test_each_record_is_handed_over_once_whatever_happens_after_all_was_re
     log = Log(*[error] * (error is not None))
     follower, found = follow(log)
     running = asyncio.ensure_future(follower.run())
-    await follower.caught_up_in(running)
+    await reached_in(running, follower.caught_up)
     await settle()
     assert (found, follower.followed_upto()) == (["record 0", "record 1"], 2)
     assert (log.begun, log.closed) == (([0], 0) if error is None else ([0, 2], 1))
@@ -80,5 +81,5 @@ async def test_who_may_not_read_a_topic_is_told_so_at_the_start(follow):
     follower, _ = follow(log)
     running = asyncio.ensure_future(follower.run())
     with pytest.raises(TopicAuthorizationFailedError):
-        await follower.caught_up_in(running)
+        await reached_in(running, follower.caught_up)
     assert log.closed == 1

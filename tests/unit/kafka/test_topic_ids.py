@@ -6,7 +6,7 @@ from aiokafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartiti
 from builders.kafka import settle
 
 from clipper_agents.kafka.errors import TopicMadeAnew, TopicMismatch
-from clipper_agents.kafka.topic_ids import FoundTopic, TopicIds, read_topic_ids, replaced_logs
+from clipper_agents.kafka.topic_ids import FoundTopic, TopicIds, find_topics, replaced_logs
 from clipper_topics.catalogue import Catalogue
 
 OLD, NEW = b"o" * 16, b"n" * 16
@@ -62,8 +62,8 @@ def test_a_topic_with_another_id_or_number_of_partitions_is_another_topic(later,
 
 async def test_a_topic_that_may_not_be_seen_is_a_missing_right():
     with pytest.raises(TopicAuthorizationFailedError):
-        await read_topic_ids(Client((REFUSED, bytes(16))), ["a"])
-    assert await read_topic_ids(Client((0, OLD)), ["b"]) == {"b": OLD}
+        await find_topics(Client((REFUSED, bytes(16))), ["a"])
+    assert (await find_topics(Client((0, OLD)), ["b"]))["b"].topic_id == OLD
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
         (None, "0" * 64, f"expected sha256 {'0' * 64}, found {DIGEST}"),
         *[(None, digest, "is no digest") for digest in ("", "a", "../" * 20 + "a" * 4, "A" * 64, "/etc/passwd")],
         *[(uri, DIGEST, "give the path of a file, or a URI with one of") for uri in FOREIGN.split()],
-        *[(f"{scheme}://acme/a.onnx", DIGEST, f"pip install {package}") for scheme, package in PACKAGES.items()],
+        *[(f"{scheme}://acme/a.onnx", DIGEST, f"[Ii]nstall {package}") for scheme, package in PACKAGES.items()],
         ("https://me:hunter2@example.org/a.onnx", DIGEST, "log in by the environment"),
     ],
 )

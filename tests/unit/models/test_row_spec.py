@@ -38,7 +38,7 @@ def test_a_spec_is_read_from_a_manifest_and_is_the_same_after_json():
 @pytest.mark.parametrize(
     ("declared", "said"),
     [
-        ({"columns": [ColumnSpec(name="a")]}, "a table has columns, and nothing else has"),
+        ({"columns": [ColumnSpec(name="a")]}, "a table needs some, nothing else has any"),
         ({"dtype": "table"}, "dtype table with 0 columns"),
         ({"dtype": "table", "columns": [ColumnSpec(name="a")] * 2}, "give each name once"),
         ({"dtype": "int64", "missing": True}, "only floats and tables have them"),

@@ -37,7 +37,7 @@ def test_the_runtime_of_the_page_is_as_careful_as_the_others(loaded, runtimes):
     for content in (pickle.dumps({"weights": 1}), b"", b"PK"):
         with pytest.raises(ModelNotLoaded, match=r"write it with numpy.savez"):
             loaded("linear", content, runtimes=runtimes)
-    for how, said in ((dict(allowed=["/srv"]), "outside"), (dict(parameters={"a": 1}), "linear takes none")):
+    for how, said in ((dict(allowed=["/srv"]), "outside"), (dict(parameters={"a": 1}), "linear: there is none")):
         with pytest.raises(ModelNotLoaded, match=said):
             loaded("linear", b"x", runtimes=runtimes, **how)
 

@@ -11,7 +11,6 @@ from clipper_stream.models.row_spec import LISTED, NUMERIC, RowSpec
 from clipper_stream.models.runtimes.model_files import STRICT
 from clipper_stream.models.runtimes.python_function import FunctionModel
 from clipper_stream.models.testing import assert_model, check_model
-from clipper_stream.models.testing.check import random_rows
 from clipper_stream.models.testing.laws import LAWS, MAX_OUTPUT_BYTES
 from clipper_stream.models.testing.subprocess_check import load_in_subprocess
 
@@ -88,9 +87,9 @@ def test_a_model_that_is_right_keeps_every_law_though_it_prints(module):
 @pytest.mark.parametrize("dtype", [*NUMERIC, "text", "bytes"])
 def test_rows_are_made_for_every_dtype_that_can_be_guessed(dtype):
     assert laws("broken", FunctionOfRow(len), None, dtype=dtype, shape=[3]) == set()
-    rows = random_rows(RowSpec(dtype, (3,)))
+    rows = RowSpec(dtype, (3,)).random(16)
     assert len(rows) == 16
-    assert np.array_equal(rows, random_rows(RowSpec(dtype, (3,)))), "the same for the same seed"
+    assert np.array_equal(rows, RowSpec(dtype, (3,)).random(16)), "the same for the same seed"
 
 
 def test_json_rows_have_to_be_given():

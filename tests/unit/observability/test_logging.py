@@ -64,16 +64,19 @@ def test_a_line_has_the_same_fields_as_text_and_as_json_with_the_time_as_rfc_333
     assert found == fields | {"logger": "aiokafka.conn"}
 
 
-def test_a_line_is_one_line_whatever_is_in_it_and_no_terminal_obeys_it():
+def test_a_record_begins_one_line_whatever_is_in_it_and_no_terminal_obeys_it():
     def emit(logger):
         try:
             int("first\nsecond\x1b[31m\u2028\u202e")
         except ValueError:
             logger.exception("broke\r\n")
 
-    for formatter in (KeyValueFormatter, JsonFormatter):
-        (text,) = logged(emit, formatter)
-        assert "ValueError: invalid literal" in text
+    first, *below = logged(emit)
+    assert first.endswith(r'msg="broke\r\n"')
+    assert below[0] == "    Traceback (most recent call last):"
+    assert "    ValueError: invalid literal for int() with base 10: 'first\\nsecond" in below[-1]
+    assert all(line.startswith("    ") and line.isprintable() for line in below)
+    (text,) = logged(emit, JsonFormatter)
     assert text.isprintable()
     line = json.loads(text)
     assert (line["msg"], "ValueError" in line["traceback"]) == ("broke\r\n", True)
@@ -129,6 +132,22 @@ def test_a_supervisor_that_writes_json_puts_the_name_of_a_child_into_its_lines(f
 def test_the_last_line_of_a_process_is_json_as_well(formats):
     formats("json")
     assert json.loads(error_line("no broker answers")).items() >= {"level": "error", "msg": "no broker answers"}.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "message"),
+    [
+        ("mode.timers", logging.WARNING, "Timer commit is overlapping"),
+        ("uvicorn.error", logging.INFO, "Started server process [4711]"),
+    ],
+)
+def test_what_nobody_can_act_on_is_told_at_debug_level_only(formats, capsys, name, level, message):
+    formats("text")
+    logging.getLogger(name).log(level, message)
+    assert capsys.readouterr().err == ""
+    LogOptions(level="debug").configure({})
+    logging.getLogger(name).log(level, message)
+    assert message in capsys.readouterr().err
 
 
 def test_options_come_before_the_environment_and_an_unknown_format_is_refused(formats, capsys):

@@ -1,9 +1,7 @@
 import json
 import re
 import shutil
-import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -17,7 +15,7 @@ from clipper_agents.observability.metrics import WANT_OF_TIME
 from clipper_agents.observability.specs import PROCESS_METRICS, SPECS
 from clipper_agents.router.self_report import TOLERATED_S
 from clipper_topics.prediction import LOW_CONFIDENCE, REASONS, REFUSALS
-from deploy.observe.servers import BOARD, RULES, faster, grafana, prometheus
+from deploy.observe.servers import BOARD, RULES, faster, prometheus
 
 ROOT = Path(__file__).parents[3]
 RUNBOOKS = ROOT / "docs/how-to/runbooks.md"
@@ -155,39 +153,3 @@ def test_without_a_prometheus_the_message_says_how_to_get_one(tmp_path: Path, mo
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SystemExit, match="apt install prometheus"), prometheus(tmp_path, tmp_path / "targets.json"):
         raise AssertionError
-    with grafana(tmp_path, "http://127.0.0.1:9090") as url:
-        assert url is None
-
-
-GRAFANA = f"""#!{sys.executable}
-import http.server, json, os, sys
-keep = dict(arguments=sys.argv[1:], **{{name: value for name, value in os.environ.items() if name.startswith("GF_")}})
-open(os.path.join(os.environ["GF_PATHS_PROVISIONING"], "seen.json"), "w").write(json.dumps(keep))
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200 if self.path == "/api/health" else 404)
-        self.end_headers()
-http.server.HTTPServer(("127.0.0.1", int(os.environ["GF_SERVER_HTTP_PORT"])), Handler).serve_forever()
-"""
-"""Stands for Grafana's server, which is not here: it answers the one request, and keeps what it was started with."""
-
-
-def test_a_grafana_is_started_with_the_data_source_and_the_folder_of_the_board(tmp_path: Path, monkeypatch):
-    binary = tmp_path / "usr/bin/grafana"
-    for folder in (binary.parent, tmp_path / "usr/share/grafana/conf"):
-        folder.mkdir(parents=True)
-    (tmp_path / "usr/share/grafana/conf/defaults.ini").touch()
-    binary.write_text(GRAFANA)
-    binary.chmod(binary.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", str(binary.parent))
-    with grafana(tmp_path / "data", "http://127.0.0.1:9090") as url:
-        assert url is not None
-        assert url.endswith("/d/clipper-stream")
-    provisioning = tmp_path / "data/provisioning"
-    seen = json.loads((provisioning / "seen.json").read_text())
-    assert seen["arguments"] == ["server", "--homepath", str(tmp_path / "usr/share/grafana")]
-    assert seen["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
-    sources = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())["datasources"]
-    assert [one["url"] for one in sources] == ["http://127.0.0.1:9090"]
-    providers = yaml.safe_load((provisioning / "dashboards/board.yml").read_text())["providers"]
-    assert [Path(one["options"]["path"]) for one in providers] == [BOARD.parent]

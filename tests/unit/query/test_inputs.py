@@ -105,7 +105,7 @@ BAD = [
     (PAIR, [1, 2], np.array([1, math.nan], "<f4").tobytes(), "NaN"),
     (OPEN, bytes(12), bytes(13), "multiple of the element size"),
     (RowSpec("text"), "a", 1, "the row 1: give a string"),
-    (PAIR, [1, 2], [1, None], "is null, as which JSON writes NaN too: give float32 numbers of shape [2], or declare"),
+    (PAIR, [1, 2], [1, None], "is null (NaN becomes null in JSON): give float32 numbers of shape [2], or declare"),
     (PAIR, [1, 2], [1, math.nan], f"NaN for float32: give float32 numbers of shape [2], all finite, or {DECLARE}"),
     *((GAPS, [None, 2], bad, "float32 numbers of shape [2]") for bad in (
         [1], None, ["1", None], [None, math.inf], [None, 10**400], [1, [None]],
@@ -121,7 +121,7 @@ BAD = [
     *((TABLE, ROME, bad, says) for bad, says in (
         ([41, "Rome"], "give an object, or a list, with the 3 columns"), ("Rome", "an object, or a list"),
         ({"age": 41, "city": "Rome"}, f"column 'since' is left out: give a date, or {DECLARE}"),
-        (ROME | {"age": None}, f"column 'age' is null, as which JSON writes NaN too: give a number, or {DECLARE}"),
+        (ROME | {"age": None}, f"column 'age' is null (NaN becomes null in JSON): give a number, or {DECLARE}"),
         (ROME | {"age": math.nan}, "column 'age' is NaN: give a number"),
         ({"age": 41, "city": "Rome", "when": "2026-01-31"}, "the columns ['when'] are unknown"),
     )),

@@ -27,9 +27,10 @@ from clipper_agents.feedback.feedback_step import (
     learn,
     read_markers,
 )
-from clipper_agents.replay.decision_join import DecisionJoin, JoinRules
+from clipper_agents.kafka.reader import Range
+from clipper_agents.replay.decision_join import DecisionJoin
 from clipper_agents.replay.log_tables import LogTables
-from clipper_agents.replay.verify import verify
+from clipper_agents.replay.verify import verify_logs
 from clipper_agents.router.selection_store import SelectionStore
 from clipper_stream.evaluation.log.parquet import FileFacts, read_chunks
 from clipper_stream.query import Application
@@ -88,16 +89,26 @@ class MemoryLogs:
         self.now_ms += self._step_ms
         return self
 
-    async def bounds(self, topic, partition):
-        log, start = self.topics[topic, partition], self.starts[topic, partition]
-        return start, log[-1].offset + 1 if log else start
+    # --- as a `LogReader` -----------------------------------------------------------------------------------------
+    async def ranges(self, partitions):
+        return {
+            tp: Range(self.starts[tp], log[-1].offset + 1 if (log := self.topics[tp]) else self.starts[tp])
+            for tp in partitions
+        }
 
-    async def read(self, topic, partition, start, end):
-        wanted = [one for one in self.topics[topic, partition] if start <= one.offset < end]
-        for first in range(0, len(wanted), 3):
-            yield wanted[first : first + 3]
+    async def end_offsets(self, partitions):
+        return {tp: one.end for tp, one in (await self.ranges(partitions)).items()}
 
-    def read_all(self, topic):
+    async def read(self, starts, apply, ends):
+        for tp, start in starts.items():
+            wanted = [one for one in self.topics[tp] if (start or 0) <= one.offset < ends[tp]]
+            for first in range(0, len(wanted), 3):
+                apply(tp, wanted[first : first + 3])
+
+    async def read_all(self, partitions):
+        return [one for tp in partitions for one in self.topics[tp]]
+
+    def every(self, topic):
         return [
             Record(
                 topic=topic, partition=number, offset=one.offset, key=one.key, value=one.value,
@@ -331,22 +342,22 @@ class Deployment:
         self.rows = {place: row for place, row in self.rows.items() if row is not None}
 
 
-def verified(at, **changes):
-    return asyncio.run(verify(at.logs, CATALOGUE, HORIZON_S, **changes))
+def verified(at):
+    return asyncio.run(verify_logs(at.logs, CATALOGUE, HORIZON_S))
 
 
 def joined(logs, partition=0, *, first_offset=0, lists_of=3, **rules):
     """The decisions of a partition in log order, and the counts; records are read in lists of so many."""
-    settings = JoinRules(**(dict(application="app", loss_kind="zero_one", partitions=4) | rules))
+    rules = dict(application="app", loss_kind="zero_one", partitions=4) | rules
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "decisions.parquet"
-        with LogTables(Path(folder), "0", CATALOGUE, settings.application, {partition: first_offset}) as tables:
+        with LogTables(Path(folder), "0", CATALOGUE, rules["application"], {partition: first_offset}) as tables:
             for topic in (CATALOGUE.predictions, CATALOGUE.audits, CATALOGUE.feedback):
                 records = iter(logs.topics[topic, partition])
                 while some := [*islice(records, lists_of)]:
                     tables.take(some)
-        with DecisionJoin(Path(folder), settings) as join:
-            facts = FileFacts(application=settings.application, loss_kind=settings.loss_kind, models=join.models)
+        with DecisionJoin(Path(folder), **rules) as join:
+            facts = FileFacts(application=rules["application"], loss_kind=rules["loss_kind"], models=join.models)
             join.write(path, facts.metadata, 2_048)
             counts = tables.counts + Counter(join.counts)
         columns = concatenated(read_chunks(path))
@@ -355,7 +366,7 @@ def joined(logs, partition=0, *, first_offset=0, lists_of=3, **rules):
 
 def folded(at, partitions=(0, 1), changelog=None):
     """The rows that the logs of a deployment lead to, by the oracle."""
-    read = at.logs.read_all
+    read = at.logs.every
     told = [one for one in read(CATALOGUE.feedback) if one.partition in partitions]
     return oracle.fold(
         read(CATALOGUE.predictions),
@@ -371,6 +382,6 @@ def folded(at, partitions=(0, 1), changelog=None):
 def is_told_alike(at):
     """Whether the table is verified; unless an application was changed, the oracle folds it as well."""
     if not at.changed:
-        table = oracle.table(at.logs.read_all(CATALOGUE.selection_changelog))
+        table = oracle.table(at.logs.every(CATALOGUE.selection_changelog))
         assert {key: row.bits for key, row in table.items()} == {key: row.bits for key, row in folded(at).items()}
     return verified(at).equal

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from msgspec import UNSET
 from unit.replay.deployment import CATALOGUE, MemoryLogs, joined
 
-from clipper_agents.replay.decision_join import DecisionJoin, JoinRules
+from clipper_agents.replay.decision_join import DecisionJoin
 from clipper_agents.replay.log_tables import LogTables
 from clipper_stream.errors import InvalidLabel
 from clipper_stream.evaluation.log.columns import DecisionColumns
@@ -135,7 +135,7 @@ def plain(columns):
             return words[value] if value >= 0 else None
         return None if value != value else value  # noqa: PLR0124 - not a number
 
-    names = DecisionColumns.__dataclass_fields__.keys() - {"models", *WORDS.values()}
+    names = DecisionColumns.__dataclass_fields__.keys() - {"models", "configs", *WORDS.values()}
     rows = [
         {
             name: known(getattr(columns, name)[at].tolist(), getattr(columns, WORDS.get(name, ""), None))
@@ -236,7 +236,7 @@ def test_decisions_are_in_the_order_of_time_then_of_partitions_and_offsets(tmp_p
         for partition, mine in times.items():
             log = Log(*(decided(f"{at}", A, predicted_at_ms=at) for at in mine), partition=partition)
             tables.take(log.topics[CATALOGUE.predictions, partition])
-    with DecisionJoin(tmp_path, JoinRules(application="app", loss_kind="zero_one")) as join:
+    with DecisionJoin(tmp_path, application="app", loss_kind="zero_one") as join:
         join.write(tmp_path / "x.parquet", {}, 2_048)
     rows = pq.read_table(tmp_path / "x.parquet", columns=["at_ms", "partition", "offset"]).to_pylist()
     assert [tuple(row.values()) for row in rows] == [(2, 1, 1), (4, 0, 0), (5, 0, 1), (5, 1, 0), (9, 1, 2)]

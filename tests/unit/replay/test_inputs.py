@@ -4,7 +4,7 @@ from builders.kafka import record
 from unit.replay.deployment import CATALOGUE
 from unit.replay.test_decision_join import Log
 
-from clipper_agents.replay.decision_join import DecisionJoin, JoinRules
+from clipper_agents.replay.decision_join import DecisionJoin
 from clipper_agents.replay.log_tables import LogTables
 from clipper_topics.prediction import Prediction
 
@@ -28,7 +28,7 @@ def test_the_input_of_each_decision_is_that_of_its_query_in_its_partition(tmp_pa
         tables.take(queries)
         tables.take(elsewhere)
     assert tables.asked == {1: (0, 99)}
-    with DecisionJoin(tmp_path, JoinRules(application="app", loss_kind="zero_one")) as join:
+    with DecisionJoin(tmp_path, application="app", loss_kind="zero_one") as join:
         join.write(tmp_path / "x.parquet", {}, 2_048)
     found = pq.read_table(tmp_path / "x.parquet", columns=["input"])["input"].to_pylist()
     assert found == [texts[3], None, texts[4], texts[0], None, texts[2], texts[1]]

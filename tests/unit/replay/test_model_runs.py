@@ -1,5 +1,3 @@
-"""Where processes are not the question, the run is in this one: another takes a second to start."""
-
 import json
 
 import numpy as np
@@ -10,9 +8,8 @@ from builders.input_files import write_inputs
 
 from clipper_agents import exits
 from clipper_agents.cli import main as program
-from clipper_agents.replay.answer_files import read_answers
-from clipper_agents.replay.model_runs import score_inputs
-from clipper_stream.errors import InvalidSetting, ModelFailed, ModelNotLoaded
+from clipper_agents.replay.answer_files import read_answers, score_inputs
+from clipper_stream.errors import ModelNotLoaded, SetupError
 from clipper_topics.manifests import InputSpec, ModelManifest
 
 SUM = "clipper_agents.examples.models:sum_of_row"
@@ -24,25 +21,25 @@ def source(uri=SUM, **given):
 
 @pytest.fixture
 def scored(tmp_path):
-    def run(inputs, model=None, processes=0, **given):
-        return score_inputs(inputs, model or source(), tmp_path / "out.parquet", processes=processes, **given)
+    def run(inputs, model=None, **given):
+        return score_inputs(inputs, model or source(), tmp_path / "out.parquet", **given)
 
     return run
 
 
 @pytest.fixture
 def acme(tmp_path, monkeypatch):
-    """Modules that can be imported here and in processes that are started."""
+    """Modules that can be imported."""
     folder = tmp_path / "modules"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
     return lambda name, text: (folder / f"{name}.py").write_text(text)
 
 
-def test_every_input_is_answered_by_several_processes(scored, tmp_path):
+def test_every_input_is_answered_chunk_by_chunk(scored, tmp_path):
     told = []
     inputs = write_inputs(tmp_path / "in.parquet", 230, lost=(7,))
-    outcome = scored(inputs, processes=2, chunk_rows=40, told=lambda done, of: told.append((done, of)))
+    outcome = scored(inputs, chunk_rows=40, told=lambda done, of: told.append((done, of)))
     assert outcome == (229, 0)
     assert told == [(0, 230), *((min(230, 40 * chunk) - 1, 230) for chunk in range(1, 7))]
     model, placed = read_answers(tmp_path / "out.parquet")
@@ -55,7 +52,7 @@ def test_every_input_is_answered_by_several_processes(scored, tmp_path):
 def test_rows_that_fail_are_counted_with_their_reason(scored, tmp_path, acme):
     acme("acme_picky", "def f(rows):\n    assert (rows[:, 0] != 3).all(), 'a three'\n    return rows.sum(axis=1)\n")
     outcome = scored(write_inputs(tmp_path / "in.parquet", 10), source("acme_picky:f"))
-    assert (outcome.queries, outcome.failed) == (10, 1)
+    assert outcome == (10, 1)
     answers = read_answers(tmp_path / "out.parquet")[1].answers
     assert [error for error in answers.error if error] == ["AssertionError: a three"]
 
@@ -66,12 +63,13 @@ def test_a_model_that_cannot_be_loaded_says_why(scored, tmp_path, acme):
         scored(write_inputs(tmp_path / "in.parquet", 10), source("acme_broken:f"))
 
 
-def test_a_model_that_ends_its_process_is_named_and_leaves_no_file(scored, tmp_path, acme):
-    text = "import os\ndef f(rows):\n    if (rows[:, 0] == 70).any(): os._exit(3)\n    return rows.sum(axis=1)\n"
-    acme("acme_deadly", text)
-    inputs = write_inputs(tmp_path / "in.parquet", 100)
-    with pytest.raises(ModelFailed, match="sum:1 ended the process that ran it"):
-        scored(inputs, source("acme_deadly:f"), processes=1)
+def test_a_run_that_is_broken_off_leaves_no_file(scored, tmp_path):
+    def stop(done, _):
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scored(write_inputs(tmp_path / "in.parquet", 100), chunk_rows=40, told=stop)
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
 
 
@@ -79,7 +77,7 @@ def test_inputs_without_inputs_are_refused(scored, tmp_path):
     path = tmp_path / "in.parquet"
 
     def refused(read, place, reason):
-        with pytest.raises(InvalidSetting, match=reason):
+        with pytest.raises(SetupError, match=reason):
             read(place)
 
     refused(scored, path, "cannot be read")
@@ -92,7 +90,7 @@ def test_inputs_without_inputs_are_refused(scored, tmp_path):
 
 def test_the_command_says_what_it_did(tmp_path, capsys):
     inputs, out = write_inputs(tmp_path / "in.parquet", 60, lost=(5,)), str(tmp_path / "out.parquet")
-    arguments = ["replay", "score", str(inputs), "--uri", SUM, "--shape", "2", "--processes", "0", "--out", out]
+    arguments = ["replay", "score", str(inputs), "--uri", SUM, "--shape", "2", "--out", out]
     arguments.append("--model")
     assert program.main([*arguments, "sum:2", "--json"]) == exits.OK
     expected = {"file": out, "model": "sum:2", "queries": 59, "failed": 0}

@@ -2,8 +2,7 @@ import pytest
 import typer
 
 from clipper_agents.cli.options import span_from
-from clipper_agents.replay.log_reading import shared_out
-from clipper_agents.replay.span import EmptySpan, PartitionSpan, Span
+from clipper_agents.replay.span import EmptySpan, Span
 
 DAY = "1970-01-02T00:00:00+00:00"
 MINUTE = "1970-01-01T00:00:10+00:00", "1970-01-01T00:01:00+00:00", "2h", 60.0
@@ -38,14 +37,3 @@ def test_an_age_is_the_same_with_a_sign_and_without():
 def test_options_that_cannot_be_read_or_name_an_empty_span_are_refused(options, error, said):
     with pytest.raises(error, match=said):
         span_from(*options)
-
-
-def test_processes_get_about_as_many_records_each_and_none_is_without():
-    spans = [
-        PartitionSpan(partition=number, first=0, predictions=(0, records), audits=(0, 0), feedback=(5, 5))
-        for number, records in enumerate((10, 90, 40, 50))
-    ]
-    shares = shared_out(spans, 2)
-    assert sorted(sum(one.records for one in share) for share in shares) == [90, 100]
-    assert sorted(one.partition for share in shares for one in share) == [0, 1, 2, 3]
-    assert [len(share) for share in shared_out(spans, 9)] == [1, 1, 1, 1]

@@ -31,11 +31,6 @@ def test_a_verdict_counts_what_was_compared(at):
     assert is_told_alike(at)
 
 
-def test_only_the_application_that_is_asked_about_is_compared(at):
-    at.work(4).work(4, "other").put(("other", "x"), at.rows["other", None, 0])
-    assert [verified(at, application=name).equal for name in ("app", "other")] == [True, False]
-
-
 # --- what is false ----------------------------------------------------------------------------------------------------
 def flip(at, number):
     """Another last bit in a row of the changelog."""
@@ -190,7 +185,7 @@ def test_a_row_of_hundreds_of_versions_fits_into_a_record(policy, features):
         at.ask(f"{number}", outputs=outputs, features=[0.5 / (1 + number)] * features).tell(f"{number}")
         if number % 100 == 0:
             at.learn()
-    changelog = at.learn().logs.read_all(CATALOGUE.selection_changelog)
+    changelog = at.learn().logs.every(CATALOGUE.selection_changelog)
     assert max(len(one.value) for one in changelog) < MAX_BATCH_BYTES // 2
     totals = oracle.table(changelog)["app", None, 0].totals
     assert (len(totals), totals[STAYS][0]) == (MOST_MODELS, 700.0)
@@ -217,7 +212,7 @@ def test_a_version_that_was_dropped_and_comes_back_begins_anew(at):
 )
 def test_what_no_row_can_hold_is_refused_and_the_next_feedback_counts(at, forged):
     at.ask("forged", **forged).tell("forged").work(2)
-    (letter,) = at.logs.read_all(CATALOGUE.dead_letters)
+    (letter,) = at.logs.every(CATALOGUE.dead_letters)
     assert b"no router wrote it" in letter.headers["__streams.errors.message"]
     assert at.rows[*APP, 0].applied == 2
     assert verified(at).equal

@@ -97,7 +97,7 @@ def test_a_worker_gets_plain_values_and_a_folder_of_its_own(loaded):
     settings = loaded(overrides={"kafka.bootstrap": "a:1", "router.cache_mib": "0.5", "host.data_dir": "/x"})
     kafka = settings.connection({})
     router = settings.worker(settings.router, "router-1", kafka)
-    assert (router.section.cache_bytes, router.kafka.bootstrap) == (524288, "a:1")
+    assert (router.section.cache_mib, router.kafka.bootstrap) == (0.5, "a:1")
     assert settings.worker(settings.host, "svm.1.0", kafka).data_dir == Path("/x/svm.1.0")
     other = Settings(kafka=KafkaSection(prefix="staging"))
     assert other.data_dir(other.host, "svm.1.0") == Path("data/staging/host/svm.1.0")
@@ -121,71 +121,7 @@ def test_a_gateway_gets_its_section_with_files_beside_the_configuration(loaded, 
     assert loaded('[models]\ncache_dir = "kept"\n').files.cache_dir == str(tmp_path / "kept")
 
 
-MODEL, APPLICATION = '[[model]]\nname = "a"\nuri = "m:f"\n', '[[application]]\nname = "a"\nmodels = ["b:1"]\n'
-CASCADE = 'policy = {name = "cascade"}\n'
-ACME = '[models]\nallowed_modules = ["acme"]\n'
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (
-            "[router]\nproceses = 2",
-            "router.proceses: there is no such key; known: metrics_port, metrics_address, processes, data_dir",
-        ),
-        ("[ruoter]", "ruoter: there is no such key; known: kafka, broker, router, host, steward, gateway"),
-        ('[router]\nprocesses = "two"', "router.processes = 'two': expected int, got str"),
-        ("[router]\nprocesses = 5", "router.processes = 5: at most kafka.partitions = 4"),
-        (MODEL + 'batch = {limit = "x"}', "batch.limit = 'x': invalid enum value 'x'; use one of aimd, fixed"),
-        (MODEL.replace('"a"', '"a_b"'), "name = 'a_b': expected str of lower case letters, digits and dashes"),
-        (MODEL + "replicas = 1000000000", "replicas = 1000000000: expected int <= 256"),
-        (MODEL + 'sha256 = "12"', "sha256 = '12': expected str matching"),
-        (MODEL.replace('"m:f"', '"m:_f"'), "_f is a private name"),
-        (APPLICATION, "model 'b:1' is not declared"),
-        (APPLICATION.replace("b:1", "b"), "models[0] = 'b': expected str of the form name:version"),
-        (APPLICATION.replace('"b:1"', ""), "models is empty"),
-        (APPLICATION + "objective_ms = 0", "objective_ms = 0: expected int >= 1"),
-        (DIGITS + 'objective_ms = "never"', "objective_ms = 'never': expected int | null"),
-        (DIGITS.replace('"sklearn"', '"pickle"'), "model 'svm:1': runtime 'pickle': use one of joblib, lightgbm"),
-        (DIGITS + 'policy = {name = "best"}', "application 'digits': policy 'best': use one of cascade, epsilon"),
-        (DIGITS + CASCADE, "the confidence of svm:1, which gives none: give its parameters output"),
-        (DIGITS + CASCADE + "audit_ratio = 0.1", "a cascade explores by itself"),
-        (DIGITS + CASCADE + "keep_best = 1", "a cascade needs its first model"),
-        (DIGITS + CASCADE + 'trials = [{model = "b:1", automatic = true}]', "tries b:1 as a shadow, not automatic"),
-        (DIGITS + CASCADE + 'trials = [{model = "b:1", stage = "canary", share = 0.1}]', "tries b:1 as a shadow, not"),
-        (DIGITS + "policy = {parameters = {eta = -1.0}}", "application 'digits': "),
-        (DIGITS + DIGITS, "application 'digits' is given 2 times"),
-        (DIGITS.replace("[64]", "[8]", 1), "takes input float32[8], the application takes float32[64]"),
-        (DIGITS.replace("[64]", "[4096, 4096]"), "a row has at most 1048576"),
-        (ACME + DIGITS, "svm.skops' to [models] allowed_locations of the process"),
-        (
-            ACME + MODEL.replace("m:f", "os:system"),
-            "may load (acme): if you trust it, add 'os' to [models] allowed_modules of",
-        ),
-        ('[models]\nallowed = ["acme"]', "models.allowed: there is no such key; known: allowed_modules"),
-        ('[models]\nallowed_modules = ["models/"]', "'models/' is no module: put it into models.allowed_locations"),
-        ('[models]\nallowed_modules = "acme"', "models.allowed_modules = 'acme': expected array | null"),
-        ('[router]\ndata_dir = "x"', "give broker.data_dir (or kafka.bootstrap) as well"),
-        ('[gateway]\nconsole_dir = "x"', "gateway.console_dir outlive the temporary embedded broker"),
-        ("router =", "not toml"),
-        ('[gateway]\ntls_keyfile = "k"', "gateway.tls_keyfile is given without gateway.tls_certfile"),
-        ('[gateway]\noidc_issuer = "https://a"', "gateway.oidc_issuer is given without gateway.oidc_audience"),
-        ('[gateway]\noidc_jwks_url = "https://a"', "gateway.oidc_jwks_url is given without gateway.oidc_issuer"),
-        ("[gateway]\nport = 8081", "gateway.port = gateway.grpc_port = 8081"),
-    ],
-)
-def test_a_bad_configuration_is_refused_with_place_value_and_what_is_allowed(refused, tmp_path, text, said):
-    message = refused(text)
-    assert said in message
-    assert message.startswith(str(tmp_path / "clipper.toml"))
-
-
-def test_a_missing_file_and_a_misspelt_variable_or_option_are_named(tmp_path, refused):
-    with pytest.raises(InvalidSetting, match=r"none\.toml.*No such file"):
-        load_settings(tmp_path / "none.toml", {})
-    assert "CLIPPER_ROUTER_PROCESES: [router] has no key" in refused(environ={"CLIPPER_ROUTER_PROCESES": "2"})
-    assert "CLIPPER_ROUTER_PROCESSES='two'" in refused(environ={"CLIPPER_ROUTER_PROCESSES": "two"})
-    assert "write section.key" in refused(overrides={"processes": "2"})
+MODEL = '[[model]]\nname = "a"\nuri = "m:f"\n'
 
 
 def test_a_model_has_the_runtime_that_its_uri_tells_and_the_row_of_the_applications_if_all_have_one(loaded, refused):

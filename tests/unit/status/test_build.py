@@ -21,13 +21,12 @@ from builders.status import (
 )
 
 from clipper_agents.cli.status_view import application_parts
-from clipper_agents.status.build import DRIFT_SHOWN_S
+from clipper_agents.status.build import DRIFT_SHOWN_S, wilson
 from clipper_agents.status.deployment_view import COMPARED_WITHIN_S, KEPT_EVENTS, DeploymentView, drift_described
 from clipper_agents.status.model import ApplicationStatus, Latency, Loss
 from clipper_agents.status.problems import application_problems
 from clipper_agents.status.processes import ServedMetrics
 from clipper_agents.status.traffic_window import TrafficWindow
-from clipper_stream.intervals import wilson
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.selection.confidence import BINS
 from clipper_stream.selection.registry import make_policy
@@ -109,13 +108,15 @@ def test_a_record_that_cannot_be_read_changes_nothing(value: bytes | None) -> No
     assert list(found.declared.manifests.applications) == ["digits"]
 
 
-def test_events_are_plain_text_and_the_last_hundred_kept() -> None:
+def test_events_are_plain_text_in_order_of_time_and_the_last_hundred_kept() -> None:
     found = DeploymentView()
     for number in range(KEPT_EVENTS + 5):
         report(found, "svm:1", f"host-{number}", "ready")
     assert len(found.events) == KEPT_EVENTS
     report(found, "svm:1", "host-0", "failed", "bad\x1b[2J\nmodel")
+    report(found, "svm:1", "host-1", "failed", ago_s=31)  # read later than what happened after it
     assert found.events[-1].text == "host host-0 of svm:1 is failed: bad [2J model"
+    assert [one.at_s for one in found.events] == sorted(one.at_s for one in found.events)
 
 
 def test_live_versions_come_first_then_trials_then_retired_ones_each_with_its_hosts_and_share() -> None:
@@ -172,9 +173,18 @@ def test_without_traffic_or_reports_shares_and_hosts_are_unknown() -> None:
     found = digits(silent, cluster=with_lag("svm:1", 0, "host.svm.1.0"))
     assert [one.declared.hosts for one in found.versions][:3] == [1, None, None]
     report(silent, "svm:1", "host.svm.1.0", "draining")
-    report(silent, "svm:1", "host.svm.1.1", "starting")
+    report(silent, "svm:1", "host.svm.1.1", "starting", ago_s=149)
+    report(silent, "svm:1", "host.svm.1.2", "starting", ago_s=150)
     model = digits(silent).versions[0].declared
-    assert (model.hosts, model.starting) == (0, ("host.svm.1.0", "host.svm.1.1")), "neither is ready"
+    assert (model.hosts, model.starting) == (0, ("host.svm.1.1",)), "none is ready, and the third was killed"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "count", "ends"),
+    [(0, 10, (0.0, 0.2775)), (5, 100, (0.0215, 0.1118)), (10, 10, (0.7225, 1.0)), (0, 0, (0.0, 1.0))],
+)
+def test_an_interval_for_one_look_is_that_of_textbooks(wrong, count, ends) -> None:
+    assert wilson(wrong, count) == pytest.approx(ends, abs=1e-4)
 
 
 def interval(wrong: float, count: float) -> Loss:
@@ -295,7 +305,7 @@ def test_a_rise_is_shown_beside_its_version_and_as_an_event() -> None:
     assert list(drifts) == ["svm:1"]
     said = "loss of svm:1 for digits has risen from 0.040 to 0.310 (adwin, 57 losses ago)"
     assert said in [str(part) for part in application_parts("digits", status)]
-    assert found.events[-1].text == said
+    assert said in [one.text for one in found.events]
 
 
 @pytest.mark.parametrize(

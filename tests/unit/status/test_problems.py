@@ -220,7 +220,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"models": (model(unheard=("h0",)),), "pids": {"h0": 78}},
         "host h0 of model sum:1 says that it is ready, and its group does not hear of it",
     ),
-    ({"models": (model(replicas=2),)}, "model sum:1 has 0 of 2 hosts"),
+    ({"models": (model(replicas=2, starting=("h0",)),)}, "model sum:1 has 0 of 2 hosts, so no query asks it: run"),
+    (
+        {"models": (model(replicas=2, hosts=1, starting=("h0",)),)},
+        "model sum:1 has 1 of 2 hosts (starting: h0), so its queries wait for fewer hosts: wait until the model",
+    ),
     ({"models": (model(),), **sums(AWAY)}, "model sum:1 has 0 of 1 hosts"),
     ({"models": (model(),), **routers(HOSTS)}, "model sum:1 has 0 of 1 hosts"),
     ({"applications": application(AWAY) | {"more": application(AWAY)["sums"]}}, "model sum:1 has 0 of 1 hosts"),
@@ -314,7 +318,7 @@ def test_a_failed_host_is_told_and_of_its_version_only_the_hosts_that_are_missin
 
 def test_without_groups_an_application_tells_of_versions_that_no_host_serves_yet() -> None:
     starts = version(model(starting=("h0", "h1")))
-    told = "model sum:1: none of 1 hosts is ready (h0, h1 not yet), so no query asks it: wait for its start, or run"
+    told = "model sum:1 has 0 of 1 hosts (starting: h0, h1), so no query asks it: wait until the model is loaded"
     (found,) = application_problems(application(starts)["sums"], AT_S)
     line = str(found)
     assert line.startswith(told)

@@ -8,7 +8,7 @@ from unit.router.rig import FakeTimeLoop, settle
 from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.supervisor.fleet import Fleet
 from clipper_agents.supervisor.process import ChildNotReady, ChildSpec
-from clipper_agents.supervisor.workers import host_names
+from clipper_agents.supervisor.workers import host_names, model_of_host
 from clipper_stream.models.runtimes.model_files import STRICT
 from clipper_topics import codec
 from clipper_topics.control_keys import key_of
@@ -23,11 +23,11 @@ KEY = b"model/svm:1"
 class World:
     """Processes, Kafka, disk and reports of a fleet, and in which order it used them."""
 
-    def __init__(self):
+    def __init__(self, machine=""):
         self.did, self.children, self.reports = [], {}, {}
-        self.allowed, self.files = ("m:",), STRICT
-        self.broken, self.slow, self.unread = set(), {}, set()
-        self.unreachable = 0
+        self.machine, self.allowed, self.files = machine, ("m:",), STRICT
+        self.broken, self.slow, self.unread, self.loaded_elsewhere = set(), {}, set(), set()
+        self.unreachable, self.partitions = 0, {}
         self.fleet = Fleet(self, self, self, self, settle_s=0.0)
 
     # the supervisor
@@ -50,7 +50,7 @@ class World:
 
     # the workers
     def hosts(self, model):
-        return [ChildSpec(name=name, command=("x", model.uri)) for name in host_names(model)]
+        return [ChildSpec(name=name, command=("x", model.uri)) for name in host_names(model, self.machine)]
 
     def forget(self, name):
         self.did.append(("forget", name))
@@ -64,9 +64,13 @@ class World:
             self.unreachable -= 1
             raise KafkaUnreachable("nobody there")
         self.did.append(("provide", model.ref))
+        self.partitions[model.ref] = model.replicas
 
     async def is_consumed(self, model):
         return model.ref not in self.unread
+
+    async def has_others(self, model, instances):
+        return model.ref in self.loaded_elsewhere
 
     async def evict(self, model, instances):
         if instances:
@@ -233,3 +237,53 @@ async def test_what_is_no_host_is_not_reported(world):
     world.fleet.failed("router-0", "ended with exit code 4")
     world.fleet.withdraw("router-0")
     assert (world.reports, world.did) == ({}, [])
+
+
+# --- several machines -------------------------------------------------------------------------------------------------
+async def test_machines_share_replicas_evenly_and_one_that_is_lost_leaves_the_others_what_they_have():
+    worlds = {name: World(name) for name in "abc"}
+    declared = [model(f"m{number}", replicas=1 + number % 3) for number in range(12)]
+    for world in worlds.values():
+        world.fleet.share_among([*worlds])
+        await world.after(*declared)
+        assert {model_of_host(name) for name in world.children} >= {each.ref for each in declared if each.replicas == 3}
+    hosted = {name: {*world.children} for name, world in worlds.items()}
+    assert sum(map(len, hosted.values())) == sum(each.replicas for each in declared)
+    assert all(name.rpartition(".")[2].startswith(f"{machine}-") for machine, of in hosted.items() for name in of)
+    assert worlds.pop("c").partitions["m2:1"] == 3, "a partition for each replica, wherever it runs"
+    for name, world in worlds.items():
+        world.fleet.share_among([*worlds])
+        await settle(WAIT_S)
+        assert hosted[name] <= world.children.keys()
+    assert sum(len(world.children) for world in worlds.values()) == sum(each.replicas for each in declared)
+
+
+async def test_a_version_moves_to_another_machine_once_that_one_has_loaded_it_and_stays_on_kafka():
+    world = World("b")
+    world.fleet.share_among(["b"])
+    await world.after(model())
+    world.did.clear()
+    world.fleet.share_among(["a", "b"])
+    await settle(WAIT_S)
+    assert ([*world.children], world.did) == (["host.svm.1.b-0"], []), "nobody has loaded it there yet"
+    world.loaded_elsewhere.add("svm:1")
+    await settle(WAIT_S)
+    host = "host.svm.1.b-0"
+    assert world.did == [
+        ("stop", host),
+        ("evict", host),
+        ("withdraw", host),
+        ("forget", host),
+        ("forget model", "svm:1"),
+    ]
+    world.fleet.share_among(["b"])
+    await settle(WAIT_S)
+    assert [*world.children] == [host], "and back, when it is alone again"
+    assert ("remove", "svm:1") in await world.after(model(retired=True))
+
+
+async def test_a_machine_that_was_away_takes_back_what_it_had_said_of_hosts_that_others_run_now():
+    world = World("b")
+    world.fleet.share_among(["a", "b"])
+    assert await world.after(model()) == [("withdraw", "host.svm.1.b-0"), ("forget", "host.svm.1.b-0")]
+    assert await world.after(model(retired=True)) == [], "who hosts it deletes what is left of it"

@@ -26,8 +26,8 @@ def test_every_process_that_serves_is_listed_where_this_machine_reaches_it(tmp_p
     processes = {name: ready(name, 9000 + number) for number, name in enumerate(LISTENS)} | {"router-1": {}}
     MetricsTargets(path, LISTENS.__getitem__, lambda: processes).write()
     assert told(path) == {
-        "gateway": ("gateway", "[::1]:9002"),
-        "host": ("host", "127.0.0.1:9001"),
+        "gateway": ("gateway", "localhost:9002"),
+        "host": ("host", "localhost:9001"),
         "router": ("router", "127.0.0.1:9000"),
         "steward": ("steward", "10.1.2.3:9003"),
     }

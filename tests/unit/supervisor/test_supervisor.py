@@ -85,7 +85,7 @@ async def test_a_started_child_serves_in_a_group_of_its_own_and_tells_its_fields
     caplog.set_level("INFO")
     await around.start(SERVING, SERVING)
     assert around.supervisor.children["b"].fields == {"role": "router", "metrics": "9"}
-    assert around.supervisor.children["b"].metrics_port == 9
+    assert around.supervisor.children["b"].fields["metrics"] == "9"
     assert list(around.supervisor.children) == ["a", "b"]
     pids = [child.pid for child in around.supervisor.children.values()]
     assert all(map(is_alive, pids))
@@ -122,11 +122,12 @@ async def test_a_stop_ends_a_child(around, code, options, lines):
 )
 async def test_a_killed_child_starts_again_after_a_wait_that_grows_to_a_bound_until_a_calm_run(around, ran_s, delays):
     await around.start(SERVING)
-    for count, each_s in enumerate(ran_s, 2):
+    pids = {around.supervisor.children["a"].pid}
+    for each_s in ran_s:
         around.now_s += each_s
         await around.kill()
-        assert around.supervisor.children["a"].starts == count
-    assert around.delays == delays
+        pids.add(around.supervisor.children["a"].pid)
+    assert (around.delays, len(pids)) == (delays, len(ran_s) + 1)
 
 
 async def test_a_child_that_served_once_is_tried_for_ever_and_says_how_it_ended(around, tmp_path):
@@ -163,6 +164,13 @@ async def test_a_child_that_is_not_ready_is_given_up_and_the_others_are_not(arou
     assert around.delays == delays
     assert len(around.lines) > 40 or code is not HANGS, "the log has the stack"
     assert await around.supervisor.children["b"].wait_ready()
+
+
+async def test_what_is_killed_for_good_is_not_started_again(around):
+    await around.start(SERVING, DEAF)
+    around.supervisor.kill()
+    await around.supervisor.stop()
+    assert around.delays == [], "before each further start there is a wait"
 
 
 async def test_a_program_that_does_not_exist_is_named(around):

@@ -8,7 +8,7 @@ from clipper_agents.settings import load_settings
 from clipper_agents.settings.sections import GatewaySection
 from clipper_agents.supervisor.workers import Workers
 from clipper_agents.threads import ONE_THREAD
-from clipper_stream.errors import InvalidSetting
+from clipper_stream.errors import InvalidSetting, install_command
 from clipper_stream.models.runtimes.model_files import FileRules
 from clipper_topics.manifests import ModelManifest
 
@@ -117,7 +117,7 @@ def test_without_its_libraries_there_is_no_gateway_and_it_says_what_to_install(w
     with caplog.at_level("INFO"):
         assert workers().gateways(["no_such_library"]) == []
     (said,) = caplog.records
-    assert said.fields == {"missing": "no_such_library", "remedy": "pip install 'clipper-stream[gateway]'"}
+    assert said.fields == {"missing": "no_such_library", "remedy": install_command("gateway")}
 
 
 def test_a_host_gone_for_good_gives_its_port_back_and_loses_its_folder(workers, tmp_path):

@@ -24,7 +24,6 @@
 
   function format(value, unit) {
     if (value === null || value === undefined) return "–";
-    if (unit === "ms" && Math.abs(value) >= 1000) return format(value / 1000, "s");
     if (unit === "%") return (100 * value).toFixed(Math.abs(value) < 0.1 && value ? 1 : 0) + "\u00a0%";
     const digits = Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : unit === "loss" ? 3 : 2;
     const text = String(Number(value.toFixed(digits)));
@@ -242,7 +241,7 @@
     hours = Number(event.target.value);
     load();
   });
-  document.addEventListener("console:themed", redraw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   new ResizeObserver(() => charts.forEach((chart, figure) => {
     if (chart.width !== widthOf(figure)) chart.setSize({ width: widthOf(figure), height: HEIGHT });
   })).observe(section);

@@ -1,5 +1,5 @@
 "use strict";
-// The live regions of a page, the dialog of actions, the theme and the buttons that copy.
+// The live regions of a page, the dialog of actions and the buttons that copy.
 (() => {
   const SILENT_MS = 12000, RETRY_MS = 3000;
   const state = document.getElementById("connection");
@@ -109,23 +109,6 @@
     if (event.detail.target === dialog && !dialog.open) dialog.showModal();
   });
   document.addEventListener("htmx:sendError", () => show("reconnecting", "reconnecting"));
-
-  // --- the theme -----------------------------------------------------------------------------------------------------
-  const root = document.documentElement, toggle = document.getElementById("theme");
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  const isDark = () => (root.dataset.theme || (system.matches ? "dark" : "light")) === "dark";
-
-  function themed() {
-    toggle.setAttribute("aria-pressed", String(isDark()));
-    document.dispatchEvent(new Event("console:themed"));
-  }
-  toggle.addEventListener("click", () => {
-    root.dataset.theme = isDark() ? "light" : "dark";
-    try { localStorage.setItem("console-theme", root.dataset.theme); } catch { /* not kept */ }
-    themed();
-  });
-  system.addEventListener("change", themed);
-  themed();
 
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-copy], [data-close]");

@@ -3,28 +3,25 @@ import pytest
 from clipper_stream.errors import InvalidSetting, UnknownName
 from clipper_stream.evaluation.candidates.candidate import Ensemble, FixedPolicy, LearningPolicy, OneModel
 from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
-from clipper_stream.evaluation.log.ensembles import Answering
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 
 MODELS = ("svm:1", "knn:1")
 ALIKE, UNLIKE = {"svm:1": 1.0, "svm:2": 1.0}, {"svm:1": 2.0, "knn:1": 0.5}
 SHARES = {"svm:1": 0.9, "knn:1": 0.1}
-AS_THE_APPLICATION = Answering(combiner="mean", loss="absolute", default_output=0.0, confidence_threshold=0.5)
-SURE = Answering(combiner="mean", loss="absolute", default_output="none", confidence_threshold=0.6)
+SURE = dict(combiner="mean", default_output="none", confidence_threshold=0.6)
 
 
 def parse(text, **given):
-    return parse_candidate(text, MODELS, known=["svm:2"], answering=AS_THE_APPLICATION, **given)
+    return parse_candidate(text, MODELS, known=["svm:2"], **given)
 
 
-def learning(name, models=MODELS, **parameters):
-    return LearningPolicy(policy=make_policy(name, parameters), models=models)
+def learning(name, models=None, **parameters):
+    return LearningPolicy(policy=make_policy(name, parameters), models=models or MODELS, named=models is not None)
 
 
-def frozen(name, models=MODELS, **parameters):
-    policy = make_policy(name, parameters)
-    return FixedPolicy(policy=policy, models=models, states={}, answering=AS_THE_APPLICATION)
+def frozen(name, models=None, **parameters):
+    return FixedPolicy(policy=make_policy(name, parameters), models=models or MODELS, named=models is not None)
 
 
 @pytest.mark.parametrize(
@@ -38,17 +35,13 @@ def frozen(name, models=MODELS, **parameters):
         ("frozen exp3:eta=1 of svm:2", frozen("exp3", ("svm:2",), eta=1), "frozen exp3:eta=1"),
         ("single", frozen("single"), "frozen single"),
         ("single:model=knn:1", frozen("single", model="knn:1"), "frozen single:model=knn:1"),
-        ("split:svm:1=0.9,knn:1=0.1", frozen("split", shares=SHARES), "frozen split:svm:1=0.9,knn:1=0.1"),
+        ("split:svm:1=0.9,knn:1=0.1", frozen("split", MODELS, shares=SHARES), "frozen split:svm:1=0.9,knn:1=0.1"),
         *((text, OneModel(model="svm:2"), "model svm:2") for text in ("svm:2", "model svm:2", " model  svm:2 ")),
-        (
-            "ensemble svm:1+svm:2",
-            Ensemble(weights=ALIKE, answering=AS_THE_APPLICATION),
-            "ensemble svm:1+svm:2,combiner=mean,threshold=0.5",
-        ),
+        ("ensemble svm:1+svm:2", Ensemble(weights=ALIKE), "ensemble svm:1+svm:2"),
         (
             "ensemble svm:1=2+knn:1=0.5,combiner=mean,threshold=0.6,default=none",
-            Ensemble(weights=UNLIKE, answering=SURE),
-            "ensemble svm:1=2+knn:1=0.5,combiner=mean,threshold=0.6",
+            Ensemble(weights=UNLIKE, changed=SURE),
+            "ensemble svm:1=2+knn:1=0.5,combiner=mean,threshold=0.6,default=none",
         ),
     ],
 )
@@ -71,11 +64,15 @@ def test_what_was_learned_is_where_a_candidate_begins():
 @pytest.mark.parametrize(
     ("text", "error", "words"),
     [
-        ("exp33", UnknownName, r"'exp3'\? give a policy \(.*exp3, .*exp4.*\), a model \(svm:1, knn:1, svm:2\)"),
-        ("svm:3", UnknownName, "did you mean 'svm:"),
-        ("", UnknownName, "give a policy"),
+        (
+            "exp33",
+            UnknownName,
+            r"mean exp3\? use one of .*exp3, .*exp4, .*svm:1, knn:1, svm:2, model, ensemble",
+        ),
+        ("svm:3", UnknownName, "did you mean svm:"),
+        ("", UnknownName, "use one of"),
         ("model", InvalidSetting, "model ''"),
-        ("model svm:9", InvalidSetting, r"'svm:9': did you mean 'svm:\d'\? give one of svm:1, knn:1, svm:2"),
+        ("model svm:9", InvalidSetting, r"'svm:9': did you mean svm:\d\? use one of svm:1, knn:1, svm:2"),
         ("exp3:eta", InvalidSetting, r"'eta' in candidate 'exp3:eta': write NAME=VALUE"),
         ("exp3:eta=", InvalidSetting, "'eta='"),
         ("exp3:eat=0.2", InvalidSetting, "parameter 'eat'"),

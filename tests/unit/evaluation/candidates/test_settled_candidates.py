@@ -11,6 +11,7 @@ from clipper_stream.evaluation.candidates.candidate import (
     OneModel,
     StationaryCandidate,
 )
+from clipper_stream.evaluation.log.configuration import Configuration
 from clipper_stream.selection.registry import POLICIES, make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 
@@ -59,6 +60,35 @@ def test_every_policy_has_a_target_that_is_a_distribution(name, rows):
     found = FixedPolicy(policy=make_policy(name), models=MODELS).targeted(truth(rows, 1, contexts=3).whole())
     assert found.target.shape == (rows, len(found.columns.models))
     assert np.allclose(found.target.sum(axis=1), 1.0, rtol=0, atol=1e-9)
+
+
+WEEK = {1: Configuration(models=("b:1", "a:1")), 2: Configuration(models=("a:1", "b:1", "c:1"))}
+"""The floor is b:1, until its place is taken; c:1 is promoted. Of a third revision nothing is known."""
+
+
+@pytest.mark.parametrize(
+    ("candidate", "targets"),
+    [
+        ({"policy": make_policy("single")}, [[0, 1, 0], [1, 0, 0], [1, 0, 0]]),
+        ({"policy": make_policy("split")}, [[1 / 2, 1 / 2, 0], [1 / 3] * 3, [1 / 3] * 3]),
+        ({"policy": make_policy("split"), "models": MODELS[1:], "named": True}, [[0, 1 / 2, 1 / 2]] * 3),
+    ],
+    ids=["the first", "all alike", "named ones"],
+)
+def test_a_policy_chooses_among_the_candidates_of_the_time_unless_models_are_named(candidate, targets):
+    columns = logged(np.ones((3, 3)), np.zeros((3, 3)), models=MODELS, revision=[1, 2, 3], configs=WEEK)
+    for kind in (FixedPolicy, LearningPolicy):
+        found = kind(**{"models": MODELS} | candidate).targeted(columns).target
+        if kind is FixedPolicy or candidate["policy"].name == "split":
+            assert found.tolist() == pytest.approx(np.array(targets))
+
+
+def test_an_ensemble_of_the_candidates_of_the_time_needs_no_others():
+    given = {"outputs": [["b", "b", None], ["a", "b", "b"]], "labels": ["b", "b"], "models": MODELS}
+    columns = logged([[1.0, 1.0, 0.0], [1.0] * 3], np.zeros((2, 3)), revision=[1, 2], configs=WEEK, **given)
+    found = FixedPolicy(policy=make_policy("exp4"), models=MODELS).targeted(columns)
+    assert found.columns.loss[:, -1].tolist() == [0.0, 0.0]
+    assert found.columns.propensity[:, -1].tolist() == [1.0, 1.0]
 
 
 def test_what_learns_is_told_from_what_does_not():

@@ -1,8 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from builders.estimators import columns
 
-from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.estimators.censored_feedback import (
     BUCKETS,
     Censored,
@@ -54,11 +55,12 @@ def test_feedback_that_never_comes_leaves_a_plateau():
 
 def test_a_decision_is_mature_when_nearly_all_feedback_that_comes_has_come():
     delays = Delays.of(log(slow=1_000.0), NOW_MS)
-    assert delays.maturity_ms(0.99) == pytest.approx(-1_000 * np.log(0.01), rel=0.08)
-    assert delays.maturity_ms(0.5) < delays.maturity_ms(0.9) < delays.maturity_ms(1.0)
+    assert delays.maturity_ms() == pytest.approx(-1_000 * np.log(0.01), rel=0.08)
     assert Delays.of(log(0), NOW_MS).maturity_ms() == 0
-    with pytest.raises(InvalidSetting, match="ratio"):
-        delays.maturity_ms(0.0)
+
+
+def censored(some, maturity_ms, spans=1):
+    return Censored.of(some, NOW_MS, maturity_ms, some.at_ms * spans // (NOW_MS + 1), spans)
 
 
 def test_chunks_are_added():
@@ -66,30 +68,39 @@ def test_chunks_are_added():
     halves = [some.take(slice(0, 900)), some.take(slice(900, 2_000))]
     first, second = (Delays.of(half, NOW_MS) for half in halves)
     assert np.array_equal(first.merged(second).arrived, Delays.of(some, NOW_MS).arrived)
-    counted = [Censored.of(half, NOW_MS, 5_000) for half in halves]
-    assert counted[0].merged(counted[1]).sentence == Censored.of(some, NOW_MS, 5_000).sentence
+    counted = [censored(half, 5_000) for half in halves]
+    assert counted[0].merged(counted[1]).sentence == censored(some, 5_000).sentence
 
 
 def test_what_was_left_out_is_said():
     some = columns(at_ms=[0, 0, 0, 990_000], served=[[1, 0]] * 4, feedback_offset=[1, 1, -1, 1])
-    said = Censored.of(some, NOW_MS, 60_000).sentence
+    said = censored(some, 60_000).sentence
     assert "1 of 4 decisions were left out" in said
     assert "of the other 3, 1 have none" in said
     assert mature(some, NOW_MS, 60_000).tolist() == [True, True, True, False]
 
 
 def test_shares_that_differ_by_more_than_chance_are_warned_of_and_may_hide_any_loss():
-    found = Censored.of(log(sent=(0.7, 0.6)), NOW_MS, 30_000)
+    found = censored(log(sent=(0.7, 0.6)), 30_000, spans=4)
     warning = found.warning(["a:1", "b:1"])
     assert warning.startswith(("40.", "39."))
     assert "that b:1 served have no feedback, of all decisions 3" in warning
     assert found.unknown_ratio == pytest.approx(0.4 + 0.35, abs=0.02)
 
 
+def test_feedback_that_gets_rarer_while_another_model_comes_is_not_that_models_doing():
+    """The first model serves the first half, in which a tenth is silent, the second the other, in which half is."""
+    early, late = (log(10_000, sent=(sent, sent), slow=1_000.0, seed=seed) for seed, sent in enumerate((0.9, 0.5)))
+    early, late = (some.take(some.served[:, number]) for number, some in enumerate((early, late)))
+    parts = [replace(some, at_ms=some.at_ms // 2 + start) for some, start in ((early, 0), (late, NOW_MS // 2))]
+    counts = {spans: [censored(some, 1_000, spans) for some in parts] for spans in (1, 4)}
+    warned = {spans: one.merged(other).unknown_ratio > 0.0 for spans, (one, other) in counts.items()}
+    assert warned == {1: True, 4: False}
+
+
 def counted(served, unheard) -> Censored:
-    missing = int(sum(unheard))
-    came = int(sum(served)) - missing
-    return Censored(young=0, came=came, missing=missing, served=np.array(served), unheard=np.array(unheard))
+    table = {"served": np.array([served]), "unheard": np.array([unheard])}
+    return Censored(young=0, old=np.array([[sum(served)]]), silent=np.array([[sum(unheard)]]), **table)
 
 
 def test_shares_that_differ_by_chance_are_warned_of_as_seldom_as_promised():

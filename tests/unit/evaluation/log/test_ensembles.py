@@ -3,7 +3,8 @@ import pytest
 from builders.columns import logged
 
 from clipper_stream.evaluation.log.columns import distinct_rows
-from clipper_stream.evaluation.log.ensembles import ANY_CONTEXT, Answering, combined_losses, with_ensemble
+from clipper_stream.evaluation.log.configuration import Configuration
+from clipper_stream.evaluation.log.ensembles import with_ensemble
 
 ALIKE = {"m0:1": 1.0, "m1:1": 1.0, "m2:1": 1.0}
 HEAVY = ALIKE | {"m0:1": 3.0}
@@ -19,13 +20,13 @@ def asked(outputs, labels, **columns):
     return logged(propensity, np.zeros((rows, models)), outputs=outputs, labels=labels, **columns)
 
 
-def losses(columns, weights=ALIKE, **answering):
-    by_context = weights if 0 in weights else {ANY_CONTEXT: weights}
-    return combined_losses(columns, columns.models, by_context, Answering(**answering)).tolist()
+def losses(columns, weights=ALIKE, which=None, **changed):
+    each = weights if isinstance(weights, list) else [weights]
+    return with_ensemble(columns, "all", each, which, changed).loss[:, -1].tolist()
 
 
 @pytest.mark.parametrize(
-    ("outputs", "labels", "answering", "expected"),
+    ("outputs", "labels", "changed", "expected"),
     [
         pytest.param([["a", "a", "b"], *SPLIT], ["a", "a"], {}, [0.0, 1.0], id="the majority answers"),
         pytest.param(SPLIT, ["a"], {"weights": HEAVY}, [0.0], id="weights decide against the majority"),
@@ -54,13 +55,20 @@ def losses(columns, weights=ALIKE, **answering):
         ),
     ],
 )  # fmt: skip
-def test_the_loss_of_a_combined_answer_is_that_of_what_the_router_would_have_said(outputs, labels, answering, expected):
-    assert losses(asked(outputs, labels), **answering) == expected
+def test_the_loss_of_a_combined_answer_is_that_of_what_the_router_would_have_said(outputs, labels, changed, expected):
+    assert losses(asked(outputs, labels), **changed) == expected
 
 
-def test_weights_may_differ_by_context():
-    columns = asked(SPLIT * 2, ["a", "a"], contexts=("x", "y"), context=[0, 1])
-    assert losses(columns, {0: HEAVY, 1: ALIKE}) == [0.0, 1.0]
+def test_an_answer_is_combined_as_the_application_did_at_the_time():
+    configs = {1: Configuration(), 2: Configuration(confidence_threshold=0.9, default_output="a")}
+    columns = asked(SPLIT * 2, ["a", "a"], revision=[1, 2], configs=configs)
+    assert losses(columns) == [1.0, 0.0]
+    assert losses(columns, confidence_threshold=0.0) == [1.0, 1.0], "unless the candidate says otherwise"
+
+
+def test_weights_and_members_may_differ_by_decision():
+    columns = asked(SPLIT * 3, ["a"] * 3)
+    assert losses(columns, [HEAVY, ALIKE, {"m0:1": 1.0}], np.array([0, 1, 2])) == [0.0, 1.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -98,8 +106,9 @@ def test_a_query_of_several_rows_is_answered_row_by_row():
 
 def test_an_ensemble_is_a_column_with_the_probability_of_asking_all():
     given = {"propensity": [[0.625, 0.625], [0.625, 0.0]], "served": [[True, False]] * 2, "served_propensity": 0.5}
-    columns = asked([["a", "b"], ["a", None]], ["b", "a"], **given)
-    wider = with_ensemble(columns, "both", columns.models, {ANY_CONTEXT: {"m0:1": 1.0, "m1:1": 2.0}}, Answering())
+    configs = {0: Configuration(audit_ratio=0.25)}
+    columns = asked([["a", "b"], ["a", None]], ["b", "a"], configs=configs, **given)
+    wider = with_ensemble(columns, "both", [{"m0:1": 1.0, "m1:1": 2.0}])
     assert wider.models == (*columns.models, "both")
     assert wider.propensity[:, -1].tolist() == [0.25, 0.0]
     assert wider.loss[:, -1].tolist() == pytest.approx([0.0, NAN], nan_ok=True)

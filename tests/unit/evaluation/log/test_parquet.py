@@ -71,7 +71,7 @@ def of_a_later_schema(path):
         (cut_off, "cannot be read"),
         (lambda path: pq.write_table(pa.table({"a": [1]}), path), "no file of decisions"),
         (lambda path: path.mkdir(), "cannot be read"),
-        (of_a_later_schema, "schema version 99, this code reads 3"),
+        (of_a_later_schema, "schema version 99, this code reads 4"),
     ],
     ids=["empty", "a beginning", "a text", "cut off", "other columns", "a folder", "a later schema"],
 )

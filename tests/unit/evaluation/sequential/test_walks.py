@@ -10,10 +10,9 @@ from builders.known_truth import ERROR_RATIOS, MODELS, Truth, in_chunks, truth, 
 
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.candidates.candidate import FixedPolicy, LearningPolicy
-from clipper_stream.evaluation.log.ensembles import Answering
 from clipper_stream.evaluation.log_summary import summarize_log
 from clipper_stream.evaluation.question import Question
-from clipper_stream.evaluation.replicates import run_replicates
+from clipper_stream.evaluation.replicates import counting_decisions, run_replicates
 from clipper_stream.evaluation.sequential.exact_simulation import simulate
 from clipper_stream.evaluation.sequential.rejection_sampling import reject
 from clipper_stream.evaluation.sequential.replay import features_of, replay_rng
@@ -96,7 +95,7 @@ def test_an_ensemble_is_scored_with_the_weights_that_it_has_learned():
     outputs, labels = [["a", "b", "b"]] * rows, ["a"] * rows
     columns = logged(np.ones((rows, 3)), [[0.0, 1.0, 1.0]] * rows, outputs=outputs, labels=labels)
     exp4 = LearningPolicy(policy=make_policy("exp4", {"eta": 1.0}), models=columns.models)
-    (run,) = simulate([columns], exp4, answering=Answering())
+    (run,) = simulate([columns], exp4)
     assert run.numerator[0] == 1.0
     assert not run.numerator[5:].any()
 
@@ -104,11 +103,12 @@ def test_an_ensemble_is_scored_with_the_weights_that_it_has_learned():
 def test_a_course_has_the_loss_of_its_runs():
     log, question = in_chunks(truth(900, 2).logged([1 / 3] * 3), 400), Question(courses=1)
     found = summarize_log(log, question)
-    ((rejected,),) = run_replicates(log, EXP3, question, found).values()
-    runs = list(reject(found.usable(log), EXP3, ratio=found.least_propensity))
-    assert rejected.estimate.value == pytest.approx(value(runs), abs=1e-12)
+    (rejected,) = run_replicates(log, EXP3, question, found)
+    runs = list(reject(counting_decisions(log, EXP3, found), EXP3, ratio=1 / 3))
+    estimate = rejected.tally.estimates["rejection"]
+    assert estimate.value == pytest.approx(value(runs), abs=1e-12)
     learned = sum(run.learned.sum() for run in runs)
-    assert rejected.estimate.decisions == rejected.known == rejected.learned == learned < 400
+    assert estimate.decisions == rejected.known == rejected.learned == learned < 400
 
 
 def by_feature(shares=None):

@@ -32,7 +32,7 @@ class Recorder:
 
     async def _preview(self, _, form):
         await self._waited()
-        return ActionPreview(title=f"{form.application}", lines=["~"], seen="4")
+        return ActionPreview(title=f"{form.application}", lines=["~"], seen=4)
 
     async def _perform(self, _, form, signature):
         self.threads.add(threading.current_thread())
@@ -69,7 +69,7 @@ def test_a_form_is_read_with_empty_fields_left_out():
     form = ActionForm.of(fields)
     assert (form.application, form.to_revision) == ("digits", None)
     assert (form.position, form.model) == ([41, 7, 7], "")
-    for seen, revision in (("", 0), ("12 r-0a", 12)):
+    for seen, revision in (("", 0), ("12", 12)):
         assert ActionForm.of({"application": ["a"], "seen": [seen]}).seen_revision == {"a": revision}
 
 

@@ -1,4 +1,6 @@
+import re
 from dataclasses import replace
+from importlib.metadata import version
 
 import msgspec
 import pytest
@@ -162,7 +164,8 @@ async def test_a_trial_leads_with_the_verdict_of_the_stewards_comparison(site):
     site.view.facts.comparison(b"digits/rf:2", codec.comparisons.encode(compared("rf:2")), at_s=NOW_S)
     shown = " ".join(html(await site.page(TRIAL)).split())
     said = "Its loss minus that of the answers lies between -0.200 and -0.010; +0.020 is allowed. </p>"
-    parts = ('<p class="word better">Better</p>', said, "0.300</td> <td>40 feedbacks", "of 80 queries, 3 of them wait")
+    fed = '0.300</td> <td data-label="of what">40 feedbacks'
+    parts = ('<p class="word better">Better</p>', said, fed, "of 80 queries, 3 of them wait")
     assert [part for part in parts if part not in shown] == []
 
 
@@ -254,6 +257,58 @@ async def test_a_query_shows_its_life_its_decision_and_its_feedback(site):
     parts = ("partition 3, offset 41", "answered after 10\xa0ms", "feedback: applied", "0.9750", "svm:1", "forest:2")
     assert [part for part in (*parts, "&lt;img src=x") if part not in shown] == []
     assert "<img src=x" not in shown
+
+
+async def test_what_became_of_a_query_is_told_in_order_of_time_and_the_default_of_a_model_is_named(site):
+    prediction = msgspec.structs.replace(PREDICTION, predicted_at_ms=3_000, default=True, reason="late")
+    said = tuple(LoggedFeedback(LABEL, 12, at_ms, "applied") for at_ms in (4_000, 2_000))
+    history = QueryHistory(query=LoggedQuery(3, 41, 1_000), prediction=prediction, feedback=said)
+
+    async def read(*_):
+        return history
+
+    site.pages = Pages(site.view, read, *NO_KAFKA, Shares().readers)
+    page = await site.page("/queries", id="order-7")
+    assert [at_ms for at_ms, _ in page.data["life"]] == [1_000, 2_000, 3_000, 4_000]
+    assert "by the default output: late" in page.data["life"][2][1]
+
+
+QUANTITIES = {
+    APPLICATION: ("<dt>p50</dt>", "<dt>p99</dt>", "last 10 s", "loss to date, 95 %", ">batch limit<", ">p50<", ">p99<"),
+    "/models": (">batch limit<", ">batch p50<", ">batch p99<", "since the hosts started"),
+    "": (">p99<", "of the last 10 s", "last 10 to 60 s"),
+    TRIAL: (">loss of rf:2<", "with confidence 95 % at all times, of", "share now"),
+}
+
+
+@pytest.mark.parametrize("path", QUANTITIES)
+async def test_a_quantity_has_one_name_on_every_page_with_its_window_and_the_foot_says_the_version(path, site):
+    site.view.facts.comparison(b"digits/rf:2", codec.comparisons.encode(compared("rf:2")), at_s=NOW_S)
+    shown = html(await site.page(path)).replace("\xa0", " ")
+    assert [text for text in QUANTITIES[path] if text not in shown] == []
+    assert "median" not in shown
+    assert f"<p>clipper-stream {version('clipper-stream')} " in shown
+
+
+async def test_each_cell_says_its_heading_and_what_people_wrote_has_its_own_direction(site):
+    why = "\u0644\u0623\u0646\u0647 \u0623\u0641\u0636\u0644"
+    site.change(5, by="ada", why=why, model="rf:2")
+    shown = html(await site.page("/changes"))
+    assert f'<td data-label="why" class="long" dir="auto">{why}</td>' in shown
+    assert '<td data-label="revision" class="right">' in shown
+
+
+@pytest.mark.parametrize("name", ["README.md", "how-to/use-the-console.md"])
+async def test_the_documentation_is_in_the_console_which_links_to_it(site, name):
+    shown = html(await site.page("/docs/{page:path}", of={"page": name}))
+    assert re.search(r"<h1>.+</h1>", shown)
+    assert shown.count("<img") == 1  # of the console itself
+    assert "/console/docs/how-to/use-the-console.md" in shown
+
+
+@pytest.mark.parametrize("name", ["", "nothing.md", "walk.py", "../README.md", "/etc/passwd", "images"])
+async def test_what_is_no_page_of_the_documentation_is_refused(site, name):
+    await refused(site.page("/docs/{page:path}", of={"page": name}), 404)
 
 
 # --- dead letters ---------------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ async def test_files_are_kept_for_ever_under_their_digests_alone(site):
     async with site.browser() as browser:
         page = await browser.get("/console")
         named = set(re.findall(r'(?:src|href)="(/console/static/[^"]+)"', page.text))
-        assert len(named) >= 8
+        assert len(named) >= 7
         for path in named:
             found = await browser.get(path)
             assert (found.status_code, found.headers["cache-control"]) == (200, "public, max-age=31536000, immutable")
@@ -113,7 +113,8 @@ async def test_what_there_is_not_is_said_on_a_page(site, method, path, status):
 
 async def test_the_root_has_one_address_and_answers_head(site):
     async with site.browser() as browser:
-        assert (await browser.get("/console/", follow_redirects=True)).url.path == "/console"
+        for path in ("/", "/console/"):
+            assert (await browser.get(path, follow_redirects=True)).url.path == "/console"
         assert (await browser.head("/console/login")).status_code == 303
 
 
@@ -150,7 +151,7 @@ async def test_everything_but_the_page_to_sign_in_and_files_needs_a_key(keyed):
             for method in route.methods:
                 statuses[path, method] = (await browser.request(method, path)).status_code
     public = {path for (path, _), status in statuses.items() if status != 401}
-    assert public == {"/console/login", "/console/logout", "/console/static/x", "/console/x"}
+    assert public == {"/", "/console/login", "/console/logout", "/console/static/x", "/console/x"}
     assert statuses["/console/logout", "POST"] == 403
 
 

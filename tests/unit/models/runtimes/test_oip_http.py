@@ -225,7 +225,7 @@ def test_a_token_comes_from_the_environment_and_is_shown_nowhere(stub, monkeypat
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"token": "s3cret"}, r"parameters \['token'\] are unknown"),
+        ({"token": "s3cret"}, "parameter 'token' of the runtime oip: did you mean token_env"),
         ({"timeout_s": float("nan")}, "timeout_s is nan"),
         ({"token_env": "KAFKA_SASL_PASSWORD"}, "begins with CLIPPER_OIP_TOKEN"),
         ({"token_env": "clipper_oip_token"}, "begins with CLIPPER_OIP_TOKEN"),

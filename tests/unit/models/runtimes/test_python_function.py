@@ -57,7 +57,7 @@ def test_functions_classes_and_instances_are_models(models, attribute, parameter
 @pytest.mark.parametrize(
     ("attribute", "parameters", "words"),
     [
-        ("missing", {}, "there is no missing; written_"),
+        ("missing", {}, "there is no missing in written_"),
         ("double", {"factor": 1}, "correct the manifest's parameters"),
         ("times", {}, "missing a required argument: 'factor'"),
         ("no_rows", {}, "too many positional arguments"),
@@ -84,8 +84,9 @@ def test_a_uri_of_another_form_is_refused(uri):
     "source", [*(f"raise {error}(3)" for error in ENDS), "1 / 0", "import no_such_module", "def ("]
 )
 def test_a_module_that_is_missing_or_fails_while_imported_is_explained(module, source):
-    for name in (module(source), "no_such_module_at_all", "no_such_package.module"):
-        with pytest.raises(ModelNotLoaded, match=f"importing {name} failed .*PYTHONPATH"):
+    own = "PYTHONPATH" if "import " in source else "correct the module"
+    for name, advice in ((module(source), own), ("no_such_module", "PYTHONPATH"), ("no_package.module", "PYTHONPATH")):
+        with pytest.raises(ModelNotLoaded, match=f"importing {name} failed .*{advice}"):
             load_model("python", f"{name}:x")
 
 
