@@ -23,10 +23,6 @@ _FLOAT_BYTES = 8
 """numpy floats wider than this have no plain Python value."""
 
 
-SCORED = {"label", "confidence"}
-"""The keys of an output that is a label with the model's confidence in it."""
-
-
 class NotPlain(ValueError):
     """An output that cannot be written down; the message is the explanation of the failed row."""
 
@@ -58,7 +54,7 @@ def split_confidence(output: Any) -> tuple[Any, float | None]:
     >>> split_confidence({"label": "cat", "confidence": 0.75}), split_confidence("cat")
     (('cat', 0.75), ('cat', None))
     """
-    if not isinstance(output, dict) or output.keys() != SCORED:
+    if not isinstance(output, dict) or output.keys() != {"label", "confidence"}:
         return output, None
     said = output["confidence"]
     return output["label"], said if isinstance(said, int | float) and 0.0 <= said <= 1.0 else None

@@ -36,7 +36,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from clipper_stream.caching.cache import row_hashes
-from clipper_stream.models.plain_outputs import SCORED, split_confidence
+from clipper_stream.models.plain_outputs import split_confidence
 from clipper_stream.query.application import Application
 from clipper_stream.selection.distribution import Decision
 from clipper_stream.selection.trials import PolicyChoice
@@ -427,14 +427,12 @@ class QueryBatch:
         return complete
 
     def labels(self, slots: Sequence[int], outputs: Sequence[Any]) -> list[Any]:
-        """The outputs, those with a confidence without it; that is noted by slot."""
-        labels = [*outputs]
-        for place, (slot, output) in enumerate(zip(slots, outputs, strict=False)):
-            if output.__class__ is dict and output.keys() == SCORED:
-                labels[place], confidence = split_confidence(output)
-                if confidence is not None:
-                    self.confidences[slot] = confidence
-        return labels
+        """The outputs without their confidences, which are noted by slot."""
+        labels, confidences = zip(*map(split_confidence, outputs), strict=True)
+        for slot, confidence in zip(slots, confidences, strict=False):
+            if confidence is not None and self.outputs[slot] is OPEN:
+                self.confidences[slot] = confidence
+        return [*labels]
 
     def close(self, entries: Sequence[int]) -> None:
         """Fill the open slots of entries with LATE: nothing is waited for any more."""

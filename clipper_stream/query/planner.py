@@ -174,7 +174,7 @@ class QueryPlanner:
     def _choose(self, asked: Sequence[int]) -> Sequence[int]:
         batch, application, choice = self.batch, self.application, self.choices[None]
         if application.policy.asks_again:
-            batch.second_choices, choice = self.choices, first_stage(choice)
+            batch.second_choices = self.choices
         count, looks = len(batch), bool(application.input_features) and application.spec.numeric
         decisions: list[Decision | None]
         if batch.options or looks or isinstance(choice, ContextualChoice):
@@ -288,14 +288,8 @@ def choice_of(
     choice, features = choices[options.context], batch.features.get(query, options.features)
     if features is None and row is not None and not options.packed:
         features = first_numbers(row, application.input_features)
-    if application.policy.asks_again:
-        return first_stage(choice), features
-    return choice.given(features or ()) if isinstance(choice, ContextualChoice) else choice, features
-
-
-def first_stage(choice: PolicyChoice) -> PolicyChoice:
-    """Whom a policy that asks again asks at first."""
-    return choice.otherwise if isinstance(choice, ContextualChoice) else choice
+    chosen_by = () if application.policy.asks_again else features or ()
+    return choice.given(chosen_by) if isinstance(choice, ContextualChoice) else choice, features
 
 
 def decide_again(batch: QueryBatch, queries: Sequence[int]) -> dict[int, Decision]:

@@ -25,23 +25,15 @@ HALF_LIFE = 1_000.0
 LEAST_LABELS = 100.0
 """Before so many nothing is expected, and after so many expectations that were compared something is said."""
 _KEEP, _KEEP_ERRORS = 0.5 ** (1.0 / HALF_LIFE), 0.5 ** (4.0 / HALF_LIFE)  # errors of late show that something changed
-_PRIOR = 1.0  # label at the mean loss of all bins, that each bin begins with
 
 
 def confidence_bin(confidence: float) -> int:
-    """The bin of a confidence, from 0 (unsure) to `BINS - 1`.
-
-    >>> confidence_bin(0.0), confidence_bin(0.93), confidence_bin(1.0)
-    (0, 6, 11)
-    """
+    """The bin of a confidence, from 0 (unsure) to `BINS - 1`."""
     return bisect_right(EDGES, confidence)
 
 
 def calibrated(before: Calibration, confidence: float, loss: float) -> Calibration:
     """The sums after one loss, in [0, 1], of an answer with this confidence.
-
-    >>> calibrated((), 0.3, 1.0)[:4]
-    (1.0, 1.0, 0.0, 0.0)
 
     Source: Dawid, "Present position and potential developments: the prequential approach", JRSS A 147, 1984.
     """
@@ -68,7 +60,6 @@ class ExpectedLoss:
         answers: Of how many answers.
         labels: How many labels, the older the less, were compared with what was expected of their answers.
         error: Mean loss that was expected of these minus the one that they showed.
-        tolerance: What the error is by chance in 95 % of cases, on either side.
         refused: Why the estimate is refused; empty: it is not.
 
     Source: NannyML documentation, "CBPE"; Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks",
@@ -81,7 +72,6 @@ class ExpectedLoss:
     answers: float
     labels: float
     error: float
-    tolerance: float
     refused: str = ""
 
 
@@ -98,26 +88,25 @@ def expected_loss(calibration: Calibration, answers: Sequence[float]) -> Expecte
     count = sum(answers)
     if len(calibration) != SUMS or not count:
         return None
-    means, variances = _expected(calibration)
     labels, expected, variance, measured = calibration[2 * BINS :]
-    mean = sum(map(mul, answers, means)) / count
-    spread = sum(map(mul, answers, (one * (1.0 - one) for one in means)))
-    width = Z * math.sqrt(spread + sum(n * n * one for n, one in zip(answers, variances, strict=True))) / count
-    error, tolerance = (expected - measured) / (labels or 1.0), Z * math.sqrt(variance) / (labels or 1.0)
-    ends: tuple[float | None, float | None, float | None] = mean, max(0.0, mean - width), min(1.0, mean + width)
+    error, by_chance = (expected - measured) / (labels or 1.0), Z * math.sqrt(variance) / (labels or 1.0)
     refused = ""
     if labels < LEAST_LABELS:
         refused = f"{labels:.0f} labels were compared with what was expected of them, of {LEAST_LABELS:.0f}"
-    elif abs(error) > tolerance:
-        refused = f"over {labels:.0f} labels it was {error:+.3f} off, more than the {tolerance:.3f} of chance"
+    elif abs(error) > by_chance:
+        refused = f"over {labels:.0f} labels it was {error:+.3f} off, more than the {by_chance:.3f} of chance"
     if refused:
-        ends = None, None, None
-    return ExpectedLoss(*ends, count, labels, error, tolerance, refused)
+        return ExpectedLoss(None, None, None, count, labels, error, refused)
+    means, variances = _expected(calibration)
+    mean = sum(map(mul, answers, means)) / count
+    spread = sum(n * one * (1.0 - one) + n * n * of for n, one, of in zip(answers, means, variances, strict=True))
+    half = Z * math.sqrt(spread) / count
+    return ExpectedLoss(mean, max(0.0, mean - half), min(1.0, mean + half), count, labels, error)
 
 
 def _expected(sums: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Mean loss expected in each bin, and the variance of this mean."""
+    """Mean loss expected in each bin, and the variance of this mean; each bin begins with one label at the mean."""
     counts, losses = sums[: 2 * BINS : 2], sums[1 : 2 * BINS : 2]
     overall = math.fsum(losses) / max(math.fsum(counts), 1.0)  # the same bits in every version of Python
-    means = [min(1.0, (own + _PRIOR * overall) / (n + _PRIOR)) for n, own in zip(counts, losses, strict=True)]
-    return means, [mean * (1.0 - mean) / (n + _PRIOR) for mean, n in zip(means, counts, strict=True)]
+    means = [min(1.0, (own + overall) / (n + 1.0)) for n, own in zip(counts, losses, strict=True)]
+    return means, [mean * (1.0 - mean) / (n + 1.0) for mean, n in zip(means, counts, strict=True)]

@@ -206,11 +206,10 @@ def with_calibration(
 ) -> SelectionState:
     """The state after the losses, in [0, 1], of models that gave a confidence, in [0, 1], with their outputs."""
     totals = dict(state.totals)
-    for model, confidence in confidences.items():
-        if model in losses and model in totals:
-            old = totals[model]
-            totals[model] = replace(old, calibration=calibrated(old.calibration, confidence, losses[model]))
-    return SelectionState(totals, state.at_ms, state.half_life_s)
+    for model in confidences.keys() & losses.keys() & totals.keys():
+        known = calibrated(totals[model].calibration, confidences[model], losses[model])
+        totals[model] = replace(totals[model], calibration=known)
+    return replace(state, totals=totals)
 
 
 def average_loss(state: SelectionState, candidates: Sequence[str], unknown: float = 0.0) -> float:

@@ -1,15 +1,16 @@
 """`clipper-stream replay nightly` and `replay learn`: what to try tomorrow, by what was logged today."""
 
-import tempfile
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
-from clipper_agents.cli.options import ApplicationName, Horizon, Json, Since, Until, require_extra, span_from
-from clipper_agents.cli.replay_evaluate import read_decisions
-from clipper_agents.cli.terminal import print_json, say
+from clipper_agents.cli.options import ApplicationName, Horizon, Since, Until, require_extra, span_from
+from clipper_agents.cli.replay_evaluate import decision_file
+from clipper_agents.cli.terminal import say
 
 if TYPE_CHECKING:
     from clipper_stream.evaluation.results import Evaluation
@@ -30,23 +31,20 @@ def nightly(
     candidates: Annotated[
         list[str] | None, typer.Option("--candidate", metavar="TEXT", help="Another one, as of `evaluate`; repeatable.")
     ] = None,
-    confidence: Annotated[float, typer.Option(metavar="RATIO", help="Of all intervals together.")] = 0.95,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of everything that is drawn.")] = 0,
     since: Since = DAY,
     until: Until = None,
     horizon: Horizon = None,
-    as_json: Json = False,
 ) -> None:
     """Evaluate every version and a set of policies on the day's log, and say what to try. For cron or a timer.
 
-    Writes NAME.html and NAME.json of each application. Policies begin with NAME.learned.json of `learn`, where it is,
-    and the policy that learned it is a candidate, frozen. Intervals hold for all candidates of all applications.
+    Writes NAME.html and NAME.json of each application. Where NAME.learned.json of `learn` is, policies begin with it,
+    its policy is a candidate, and the log begins where it ends. Intervals hold for all candidates of all applications.
     """
     require_extra("replay", "duckdb", "pyarrow", "jinja2", "matplotlib")
     import msgspec
 
     from clipper_agents.control.changes import existing
-    from clipper_agents.control.selection_states import read_saved
+    from clipper_agents.control.selection_states import read_state
     from clipper_agents.replay.evaluate import LogFile, evaluate_file
     from clipper_stream.errors import InvalidSetting
     from clipper_stream.evaluation.question import Question
@@ -54,31 +52,27 @@ def nightly(
 
     declared = deployment.control_state().manifests
     manifests = [existing(declared, name) for name in applications or sorted(declared.applications)]
-    span = span_from(since, until, horizon, deployment.settings.router.horizon_s)
-    question = Question(confidence=1.0 - (1.0 - confidence) / max(1, len(manifests)), seed=seed)
+    day = span_from(since, until, horizon, deployment.settings.router.horizon_s)
+    question = Question(confidence=1.0 - 0.05 / max(1, len(manifests)))
     out.mkdir(parents=True, exist_ok=True)
-    said: dict[str, str] = {}
     for manifest in manifests:
-        name = manifest.name
-        learned = out / f"{name}.learned.json"
-        state = learned if learned.exists() else None
-        frozen = [f"frozen {read_saved(state, name).policy}"] if state is not None else []
-        with tempfile.TemporaryDirectory(prefix="clipper-nightly-") as folder:
-            path = Path(folder) / "decisions.parquet"
-            try:
-                logged = read_decisions(deployment, name, span, path).models
-                texts = [*candidates_of(manifest, logged), *frozen, *(candidates or ())]
-                found = evaluate_file(LogFile.opened(path), texts, question, state)
-            except InvalidSetting as error:
-                said[name] = f"nothing is known: {error}"
-                continue
+        name, state = manifest.name, out / f"{manifest.name}.learned.json"
+        span, texts, began = day, [*(candidates or ())], ""
+        if state.exists() and (learned := read_state(state, name)).policy:
+            texts.append(f"frozen {learned.policy}")
+            began = f" since {state} was learned"
+            span = replace(day, since_ms=max(day.since_ms or 0, learned.until_ms))
+        try:
+            with decision_file(deployment, name, None, span) as path:
+                log = LogFile.opened(path)
+                asked = [*candidates_of(manifest, log.facts.models), *texts]
+                found = evaluate_file(log, asked, question, state if state.exists() else None)
+        except InvalidSetting as error:
+            say(f"{name}: nothing is known{began}: {error}")
+            continue
         write_page(out / f"{name}.html", found)
         (out / f"{name}.json").write_bytes(msgspec.json.encode(found))
-        said[name] = recommendation(found)
-    if as_json:
-        print_json(said)
-    else:
-        say(*(f"{name}: {text}" for name, text in said.items()))
+        say(f"{name}: {recommendation(found)}")
 
 
 def candidates_of(manifest: "ApplicationManifest", logged: tuple[str, ...]) -> list[str]:
@@ -122,19 +116,19 @@ def learn(
     from clipper_agents.replay.evaluate import LogFile
     from clipper_stream.evaluation.candidates.candidate import LearningPolicy
     from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
-    from clipper_stream.evaluation.sequential.replay import learned_states
     from clipper_topics.selection_rows import RowKey, saved_rows
 
     span = span_from(since, until, horizon, deployment.settings.router.horizon_s)
-    with tempfile.TemporaryDirectory(prefix="clipper-learn-") as folder:
-        path = Path(folder) / "decisions.parquet"
-        models = read_decisions(deployment, application, span, path).models
-        candidate = parse_candidate(policy, models)
+    until_ms = span.until_ms or round(1000 * time.time())
+    with decision_file(deployment, application, None, span) as path:
+        log = LogFile.opened(path)
+        candidate = parse_candidate(policy, log.facts.models)
         if not isinstance(candidate, LearningPolicy):
             raise typer.BadParameter(f"--policy {policy}: give a policy that learns, as lin_ucb or exp3:eta=0.2")
-        states = learned_states(LogFile.opened(path).chunks(), candidate.policy)
+        states = candidate.learner().learn_all(log.chunks())
     rows = saved_rows({RowKey(application, *place): row_of(state, 0, 0) for place, state in states.items()})
     file = out / f"{application}.learned.json"
     out.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(msgspec.json.encode(SavedState(application=application, policy=policy, rows=rows)))
+    saved = SavedState(application=application, policy=policy, until_ms=until_ms, rows=rows)
+    file.write_bytes(msgspec.json.encode(saved))
     say(f"{file}: {candidate.name}, {len(rows)} rows")

@@ -88,7 +88,7 @@ def application_parts(name: str, status: ApplicationStatus) -> Iterator[Renderab
     for version in status.versions:
         for instance, reason in version.declared.failed.items() if version.declared else ():
             yield Text(f"host {instance} failed: {reason}", style="red")
-    yield from (Text(expected_line(one.model, one.expected)) for one in status.versions if one.expected is not None)
+    yield from (Text(_expected_line(one.model, one.expected)) for one in status.versions if one.expected is not None)
     for trial in status.trials:
         yield Text(trial_line(trial))
     for version in status.versions:
@@ -110,8 +110,7 @@ def flow_lines(status: ApplicationStatus) -> Iterator[str]:
         yield f"p50, p99 ms by stage: {'; '.join(ends)}"
 
 
-def expected_line(model: str, found: ExpectedLoss) -> str:
-    """Return the loss that is expected before labels, and how far such estimates were off; or why it is not shown."""
+def _expected_line(model: str, found: ExpectedLoss) -> str:
     if found.mean is None:
         return f"expected loss of {model} is not shown: {found.refused}"
     return (

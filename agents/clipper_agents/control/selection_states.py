@@ -94,21 +94,18 @@ async def read_rows(connection: KafkaConnection, catalogue: Catalogue, applicati
 
 
 # --- as a file keeps them -------------------------------------------------------------------------------------------
-class SavedState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class SavedState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The rows of an application in a file, but for empty ones."""
 
     application: str
     rows: list[SavedRow]
-    policy: str | None = None
-    """Of `replay learn`: the policy that learned them."""
+    policy: str = ""
+    """With its parameters, where `replay learn` fitted it."""
+    until_ms: int = 0
+    """To decisions before this time, in milliseconds since the epoch."""
 
 
-def read_state(file: Path, application: str) -> list[SavedRow]:
-    """Return the rows in a file of `selection export`; errors as of `read_saved`."""
-    return read_saved(file, application).rows
-
-
-def read_saved(file: Path, application: str) -> SavedState:
+def read_state(file: Path, application: str) -> SavedState:
     """Return what a file of `selection export` or `replay learn` holds.
 
     Raises:

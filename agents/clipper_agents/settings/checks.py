@@ -3,7 +3,6 @@
 Each check yields one sentence that states the place, the value and what is allowed.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,12 +16,6 @@ from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.selection.policies.cascade import Cascade
 from clipper_stream.selection.registry import make_policy
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
-
-_SAY_CONFIDENCE: Mapping[str, tuple[str, Any]] = {
-    **dict.fromkeys(("sklearn", "joblib", "lightgbm", "xgboost"), ("output", "confidence")),
-    "onnx": ("confidence", True),
-}
-"""The parameter by which runtimes of files give a confidence."""
 
 
 def manifest_problems(applications: Sequence[ApplicationManifest], models: Sequence[ModelManifest]) -> Iterator[str]:
@@ -80,12 +73,9 @@ def _reference_problems(
 
 def _cascade_problems(application: ApplicationManifest, known: Mapping[str, ModelManifest]) -> Iterator[str]:
     """What a cascade cannot be combined with. Whether a `python` model gives a confidence, nobody knows here."""
-    first = known.get(application.models[0]) if application.models else None
-    if first is not None and first.runtime in _SAY_CONFIDENCE:
-        name, value = _SAY_CONFIDENCE[first.runtime]
-        if first.parameters.get(name) != value:
-            said = f"{name} = {json.dumps(value)}"
-            yield f"goes by the confidence of {first.ref}, which gives none: give its parameters {said}"
+    for first in (known[ref] for ref in application.models[:1] if ref in known):
+        if not first.parameters.get("confidence", first.runtime in ("python", "oip", "mlflow")):
+            yield f"goes by the confidence of {first.ref}, which gives none: give its parameters confidence = true"
     if application.audit_ratio > 0.0:
         yield "explores by itself, and its propensities are without audits: leave audit_ratio out"
     if application.keep_best is not None:

@@ -134,10 +134,7 @@ class ReplayChoices(NamedTuple):
 
 
 class CandidateState:
-    """The states of a candidate on its way through a log, by context and partition.
-
-    It acts on the feedback that has arrived.
-    """
+    """The states of a candidate on its way through a log: it acts on the feedback that has arrived."""
 
     def __init__(
         self, policy: SelectionPolicy, models: Sequence[str], start: Mapping[Place, SelectionState] | None = None
@@ -147,8 +144,8 @@ class CandidateState:
         self.models = tuple(models)
         self.policy = policy
         self._number = 0  # of the feedback: orders what one record, or one made-up offset, says of several decisions
-        self.states: dict[Place, SelectionState] = dict(start or {})
-        self._partitions = sorted(partition for context, partition in self.states if context is None)
+        self._states: dict[Place, SelectionState] = dict(start or {})
+        self._partitions = sorted(partition for context, partition in self._states if context is None)
         self._standings: dict[Place, dict[tuple[str, ...], ReplayChoices]] = defaultdict(dict)
         self._coming: list[tuple[int, int, int, int, ReplayedQuery, Losses, Losses]] = []
 
@@ -170,10 +167,10 @@ class CandidateState:
     def state(self, context: str | None, partition: int) -> SelectionState:
         """Return the state of a context, or the sum over all partitions without one."""
         if context is not None:
-            return self.states.get((context, partition), _NOTHING)
+            return self._states.get((context, partition), _NOTHING)
         if len(self._partitions) == 1:
-            return self.states[None, self._partitions[0]]
-        return merge(self.states[None, number] for number in self._partitions)
+            return self._states[None, self._partitions[0]]
+        return merge(self._states[None, number] for number in self._partitions)
 
     def expect(self, query: ReplayedQuery, losses: Losses, propensities: Losses) -> None:
         """Schedule feedback that arrives later."""
@@ -185,28 +182,24 @@ class CandidateState:
         """Learn from all feedback that came before this time, in milliseconds since the epoch."""
         while self._coming and self._coming[0][0] < now_ms:
             *_, query, losses, propensities = heappop(self._coming)
-            place, before = query.place, self.states.get(query.place)
+            place, before = query.place, self._states.get(query.place)
             if before is None and place[0] is None:
                 self._partitions = sorted([*self._partitions, place[1]])
             at_ms, features = query.feedback_at_ms, query.features
-            self.states[place] = self.policy.observe_at(at_ms, before or _NOTHING, losses, propensities, features)
+            self._states[place] = self.policy.observe_at(at_ms, before or _NOTHING, losses, propensities, features)
             self._standings.pop((place[0], place[1] if place[0] is not None else 0), None)
 
-
-def learned_states(log: Iterable[DecisionColumns], policy: SelectionPolicy) -> Mapping[Place, SelectionState]:
-    """What a policy learns from all feedback of a log, in the order of its decisions, as the router's learner does."""
-    learner: CandidateState | None = None
-    for columns in log:
-        learner, known = learner or CandidateState(policy, columns.models), known_losses(columns)
-        for query in queries_in_order(columns, np.any(known.weight, axis=1), lambda _: ()):
-            weights, losses = (dict(zip(columns.models, each[query.row].tolist(), strict=True)) for each in known)
-            scored = {model: 1.0 / weight for model, weight in weights.items() if weight}
-            learner.expect(query, {model: losses[model] for model in scored}, scored)
-        learner.advance(int(columns.at_ms.max(initial=0)))
-    if learner is None:
-        return {}
-    learner.advance(np.inf)
-    return learner.states
+    def learn_all(self, log: Iterable[DecisionColumns]) -> Mapping[Place, SelectionState]:
+        """Learn from all feedback of a log, whoever decided, as a router does; return the states."""
+        for columns in log:
+            known = known_losses(columns)
+            for query in queries_in_order(columns, np.any(known.weight, axis=1), lambda _: ()):
+                weights, losses = (dict(zip(columns.models, each[query.row].tolist(), strict=True)) for each in known)
+                scored = {model: 1.0 / weight for model, weight in weights.items() if weight}
+                self.expect(query, {model: losses[model] for model in scored}, scored)
+            self.advance(int(columns.at_ms.max(initial=0)))
+        self.advance(np.inf)
+        return self._states
 
 
 def policy_choices(

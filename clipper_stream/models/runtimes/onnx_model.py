@@ -27,11 +27,11 @@ from clipper_stream.models.row_spec import NUMERIC, RowSpec
 from clipper_stream.models.runtimes import python_function
 from clipper_stream.models.runtimes.model_files import (
     COLUMNS,
+    FLAG,
     TEXT,
     THREADS,
     FileRuntime,
     ModelFile,
-    Parameter,
     import_extra,
     one_a_row,
     with_confidence,
@@ -40,8 +40,7 @@ from clipper_stream.models.runtimes.python_function import FunctionModel
 from clipper_stream.models.runtimes.tables import TableRows, fitted_columns, matrix_maker
 from clipper_stream.names import choices
 
-_FLAG = Parameter(lambda value: isinstance(value, bool), "true or false", default=False)
-PARAMETERS = {"output": TEXT, "confidence": _FLAG, "labels": COLUMNS, "threads": THREADS, "prepare": TEXT}
+PARAMETERS = {"output": TEXT, "confidence": FLAG, "labels": COLUMNS, "threads": THREADS, "prepare": TEXT}
 _TYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",

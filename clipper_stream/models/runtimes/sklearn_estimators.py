@@ -5,8 +5,8 @@ names, and nothing else. Types of numpy and scikit-learn that are known to be ha
 one the operator says so in the manifest, `parameters = {"trusted": ["package.module.Type"]}`. To trust a type is to run
 its code, so where only some modules are allowed it must be in one of them.
 
-Rows of a table become a DataFrame of the columns that the estimator was fitted with. With `output = "confidence"` an
-output is the label of the greatest probability by `predict_proba`, and that probability.
+Rows of a table become a DataFrame of the columns that the estimator was fitted with. With `confidence` an output is
+the label of the greatest probability by `predict_proba`, and that probability.
 
 What joblib wrote is a pickle and runs whatever it says. Its runtime is for files that cannot be written anew: skops and
 ONNX hold the same estimators, and run nothing.
@@ -16,8 +16,7 @@ Source: skops documentation, "Secure persistence with skops".
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -25,13 +24,8 @@ import numpy as np
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.allowlist import allows_module, not_allowed
 from clipper_stream.models.row_spec import RowSpec
-from clipper_stream.models.runtimes.model_files import (
-    FileRuntime,
-    ModelFile,
-    Parameter,
-    import_extra,
-    with_confidence,
-)
+from clipper_stream.models.runtimes import model_files
+from clipper_stream.models.runtimes.model_files import FLAG, FileRuntime, ModelFile, Parameter, import_extra
 from clipper_stream.models.runtimes.python_function import FunctionModel
 from clipper_stream.models.runtimes.tables import TableRows, fitted_columns, frame_maker, matrix_maker
 
@@ -42,7 +36,6 @@ _TRUSTED = Parameter(
     "a list of type names",
     (),
 )
-_OUTPUT = Parameter(lambda value: value in ("label", "confidence"), "label or confidence", "label")
 
 
 def _load_skops(file: ModelFile) -> FunctionModel:
@@ -65,14 +58,15 @@ def _model_of(estimator: Any, file: ModelFile) -> FunctionModel:
         kind = type(estimator).__name__
         raise ModelNotLoaded(f"the file holds a {kind}, which has no predict: dump a fitted estimator")
     fitted, predict, columns = _fitted_row(estimator), estimator.predict, file.columns
-    if file.parameters["output"] == "confidence":
-        probabilities = getattr(estimator, "predict_proba", None)
-        if probabilities is None:
-            kind = type(estimator).__name__
-            raise ModelNotLoaded(
-                f"a {kind} has no predict_proba: calibrate it (CalibratedClassifierCV), or give labels"
-            )
-        predict = partial(_with_probability, probabilities, estimator.classes_.tolist())
+    if file.parameters["confidence"]:
+        if (probabilities := getattr(estimator, "predict_proba", None)) is None:
+            what = f"a {type(estimator).__name__} has no predict_proba"
+            raise ModelNotLoaded(f"{what}: calibrate it (CalibratedClassifierCV), or leave out confidence")
+        labels = estimator.classes_.tolist()
+
+        def predict(rows: Any) -> Any:
+            return model_files.with_confidence(probabilities(rows), labels)
+
     if not columns:
         return FunctionModel(predict, fitted)
     if fitted is not None and fitted.columns:
@@ -80,10 +74,6 @@ def _model_of(estimator: Any, file: ModelFile) -> FunctionModel:
     else:
         ready = matrix_maker(columns, getattr(estimator, "n_features_in_", len(columns)))
     return FunctionModel(lambda rows: predict(ready(cast("TableRows", rows))), fitted)
-
-
-def _with_probability(probabilities: Callable[[Any], Any], labels: Sequence[Any], rows: Any) -> list[dict[str, Any]]:
-    return with_confidence(probabilities(rows), labels)
 
 
 def _fitted_row(estimator: Any) -> RowSpec | None:
@@ -117,13 +107,13 @@ SKOPS = FileRuntime(
     name="sklearn",
     make=_load_skops,
     advice="write it with skops.io.dump",
-    parameters={"trusted": _TRUSTED, "output": _OUTPUT},
+    parameters={"trusted": _TRUSTED, "confidence": FLAG},
     check_code=_check_trusted,
 )
 JOBLIB = FileRuntime(
     name="joblib",
     make=_load_joblib,
     advice="write it with joblib.dump, by the same version of scikit-learn",
-    parameters={"output": _OUTPUT},
+    parameters={"confidence": FLAG},
     UNPICKLES=True,
 )

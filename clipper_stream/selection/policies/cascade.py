@@ -60,6 +60,7 @@ class Cascade(SelectionPolicy):
     def prepare(self, state: SelectionState, candidates: Sequence[str]) -> ActionDistribution:
         (counts, _), chances = _by_bin(state, candidates[0]), self.chances(state, candidates[0], candidates[-1])
         share = float(counts @ chances / counts.sum()) if counts.any() else self.budget
+        share = share if len(candidates) > 1 else 0.0
         return ActionDistribution(_weights(candidates, share), (forced_decision(candidates[:1]),), ())
 
     def by_features(
@@ -111,10 +112,7 @@ def _by_bin(state: SelectionState, model: str) -> tuple[Floats, Floats]:
 
 
 def _weights(candidates: Sequence[str], share: float) -> dict[str, float]:
-    weights = dict.fromkeys(candidates, 0.0)
-    weights[candidates[-1]] += share
-    weights[candidates[0]] += 1.0 - share
-    return weights
+    return dict.fromkeys(candidates, 0.0) | {candidates[-1]: share, candidates[0]: 1.0 - share}
 
 
 def _second_choice(candidates: Sequence[str], chance: float) -> ActionDistribution:
@@ -122,6 +120,5 @@ def _second_choice(candidates: Sequence[str], chance: float) -> ActionDistributi
     first, last = candidates[0], candidates[-1]
     stays = Decision(models=(first,), propensities=(1.0,), served=(first,), served_propensity=1.0 - chance)
     asks = Decision(models=(first, last), propensities=(1.0, chance), served=(last,), served_propensity=chance)
-    drawn = [one for one in (stays, asks) if one.served_propensity >= UNDRAWABLE]
-    bounds = (1.0 - chance,) if len(drawn) > 1 else ()
-    return ActionDistribution(_weights(candidates, chance), tuple(drawn), bounds)
+    drawn = tuple(one for one in (stays, asks) if one.served_propensity >= UNDRAWABLE)
+    return ActionDistribution(_weights(candidates, chance), drawn, (1.0 - chance,) * (len(drawn) - 1))

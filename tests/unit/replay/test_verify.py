@@ -9,7 +9,7 @@ from unit.replay.deployment import CATALOGUE, SAVED, Deployment, is_told_alike, 
 from clipper_agents.control.selection_states import state_of
 from clipper_agents.replay.verify import BeginningDeleted
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES
-from clipper_stream.evaluation.sequential.replay import learned_states
+from clipper_stream.evaluation.sequential.replay import CandidateState
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import MOST_MODELS
 from clipper_topics.manifests import REF_CHARACTERS
@@ -252,4 +252,4 @@ def test_a_policy_that_is_fitted_to_a_file_has_learned_what_the_router_did(polic
     columns, _ = joined(at.logs)
     parts = [columns.take(slice(0, 33)), columns.take(slice(33, None))]
     rows = {(context, 0): state_of(at.rows["app", context, 0]) for context in (None, "c")}
-    assert learned_states(parts, make_policy(policy, how)) == rows
+    assert CandidateState(make_policy(policy, how), columns.models).learn_all(parts) == rows

@@ -94,9 +94,8 @@ def test_a_whole_batch_is_one_call_of_the_library(made, runtime):
 @runtimes
 @pytest.mark.parametrize(("kind", "labels"), [("two", ["no", "yes"]), ("three", None)])
 def test_a_label_has_its_probability(made, runtime, kind, labels):
-    (model, _), (probable, _) = (
-        made(runtime, kind, output=way, labels=labels) for way in ("confidence", "probabilities")
-    )
+    model, _ = made(runtime, kind, confidence=True, labels=labels)
+    probable, _ = made(runtime, kind, output="probabilities", labels=labels)
     outputs = predict_rows(model, X).outputs
     matrix = probable.predict_batch(X)
     assert [output["confidence"] for output in outputs] == pytest.approx(matrix.max(axis=1).tolist())
@@ -107,10 +106,10 @@ def test_a_label_has_its_probability(made, runtime, kind, labels):
 @pytest.mark.parametrize(
     ("kind", "parameters", "message"),
     [
-        ("two", {"output": "labels"}, "give one of label, confidence, probabilities, value"),
+        ("two", {"output": "labels"}, "give one of label, probabilities, value"),
         ("two", {"labels": ["a"]}, "labels has 1 names, and the booster has 2 classes: give one name a class"),
         ("numbers", {"output": "label"}, 'tells no classes apart: use output = "value"'),
-        ("numbers", {"output": "confidence"}, 'tells no classes apart: use output = "value"'),
+        ("numbers", {"confidence": True}, 'tells no classes apart: use output = "value"'),
         ("numbers", {"output": "probabilities"}, 'tells no classes apart: use output = "value"'),
     ],
 )

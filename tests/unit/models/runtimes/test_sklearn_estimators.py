@@ -51,13 +51,11 @@ def test_a_pipeline_over_texts_is_loaded_and_predicts(load):
 
 def test_labels_have_the_probability_of_the_most_probable_class(load):
     estimator = LogisticRegression().fit(X, ["low", "low", "high", "high"])
-    outputs = predict_rows(load(estimator, output="confidence"), X).outputs
+    outputs = predict_rows(load(estimator, confidence=True), X).outputs
     assert [output["label"] for output in outputs] == ["low", "low", "high", "high"]
     assert [output["confidence"] for output in outputs] == pytest.approx(estimator.predict_proba(X).max(axis=1))
     with pytest.raises(ModelNotLoaded, match=r"a LinearRegression has no predict_proba: calibrate it"):
-        load(LinearRegression().fit(X, Y), output="confidence")
-    with pytest.raises(ModelNotLoaded, match="give label or confidence"):
-        load(estimator, output="value")
+        load(LinearRegression().fit(X, Y), confidence=True)
 
 
 def test_what_cannot_predict_is_refused(load):
