@@ -99,7 +99,10 @@ def compared(model: str, waits_for: str = "upper end 0.030 is not below 0.02", *
 def row(
     partition: int, losses: Losses, context: str | None = None, offset: int = 9, application: str = "digits"
 ) -> tuple[bytes, bytes]:
-    totals = [ModelTotalsRecord(model, *sums[:2], sums[1], sums[0], (), *sums[2:]) for model, sums in losses.items()]
+    totals = [
+        ModelTotalsRecord(model, count, loss, loss, count, (), *calibration)
+        for model, (count, loss, *calibration) in losses.items()
+    ]
     content = SelectionRow(version=ROW_VERSION, offset=offset, applied=9, totals=totals)
     return encode_key(RowKey(application, context, partition)), encode_row(content)
 

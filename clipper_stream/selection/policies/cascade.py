@@ -53,7 +53,7 @@ class Cascade(SelectionPolicy):
     name: ClassVar[str] = "cascade"
     asks_again: ClassVar[bool] = True
     budget: float = bounded_field(0.2, most=1.0)
-    exploration: float = bounded_field(0.1, most=1.0)
+    exploration: float = bounded_field(0.05, most=1.0)
     half_life: float | None = bounded_field(None, above=0.0)
     half_life_s: float | None = bounded_field(None, above=0.0)
 
