@@ -29,7 +29,7 @@ Source: Clipper, section 5.2.2 (at the deadline, combine what arrived); the form
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from itertools import accumulate, chain, islice, pairwise
 from types import MappingProxyType
@@ -227,13 +227,13 @@ class QueryBatch:
     second_choices: Mapping[str | None, PolicyChoice] = field(default_factory=dict, init=False)
     confidences: dict[int, float] = field(default_factory=dict, init=False)
     single: bool = field(init=False)
-    slot_start: Sequence[int] = field(init=False)
-    slot_entry: Sequence[int] = field(init=False)
-    slot_row: Sequence[int] = field(init=False)
+    slot_start: Sequence[int] = field(default=(0,), init=False)
+    slot_entry: Sequence[int] = field(default=(), init=False)
+    slot_row: Sequence[int] = field(default=(), init=False)
     slots_by_ref: Mapping[str, Sequence[int]] = field(init=False)
     outputs: list[Any] = field(init=False)
     arrived_s: list[float] = field(init=False)
-    open_slots: list[int] = field(init=False)
+    open_slots: list[int] = field(default_factory=list, init=False)
     waiting: int = field(default=0, init=False)
     failed: set[int] = field(default_factory=set, init=False)
     noted_at_s: dict[int, float] = field(default_factory=dict, init=False)
@@ -297,7 +297,7 @@ class QueryBatch:
             asked = [*asked, *range(count, count + len(audits))]
         self.single = len(asked) == count == len(decisions) == self.row_start[-1] and self._open_alike()
         if not self.single:
-            self._open_each()
+            self.slots_by_ref = self._open_each()
         self.outputs, self.arrived_s = [OPEN] * len(self.slot_entry), [0.0] * len(self.slot_entry)
         self.waiting = len(asked)
         set_state(self.states, asked, QueryState.WAITING)
@@ -319,9 +319,11 @@ class QueryBatch:
             self.slots_by_ref = _by_ref(ref for one in decisions for ref in one.models)
         return True
 
-    def _open_each(self) -> None:
-        starts, entries, rows, refs = [0], list[int](), list[int](), list[str]()
-        for entry, decision in enumerate(self.decisions):
+    def _open_each(self, since: int = 0) -> dict[str, list[int]]:
+        """Open slots for what each entry from one on asks, behind the slots that there are; the slots by model."""
+        starts, entries, rows = [*self.slot_start], [*self.slot_entry], [*self.slot_row]
+        refs = [""] * len(entries)
+        for entry, decision in enumerate(self.decisions[since:], since):
             if decision is not None:
                 count, first = self.count(entry), self.first_row[self.query_of(entry)]
                 for ref in decision.models:
@@ -330,29 +332,23 @@ class QueryBatch:
                     rows += range(first, first + count)
             starts.append(len(entries))
         self.slot_start, self.slot_entry, self.slot_row = starts, entries, rows
-        self.open_slots = [stop - start for start, stop in pairwise(starts)]
-        self.slots_by_ref = _by_ref(refs)
+        self.open_slots += (stop - start for start, stop in pairwise(starts[since:]))
+        opened = _by_ref(refs)
+        opened.pop("", None)
+        return opened
 
     def ask_again(self, decisions: Mapping[int, Decision]) -> dict[str, list[int]]:
         """Open slots for the last model of each query's new decision, in an entry of its own; the slots by model."""
-        starts, entries, rows = [*self.slot_start], [*self.slot_entry], [*self.slot_row]
-        opened: dict[str, list[int]] = {}
-        for query, decision in decisions.items():
-            entry, count, first = len(self.decisions), self.count(query), self.first_row[query]
-            self.again[query] = entry
-            self.query_behind.append(query)
-            self.decisions.append(decision)
-            self.open_slots.append(count)
-            opened.setdefault(decision.models[-1], []).extend(range(len(entries), len(entries) + count))
-            entries += [entry] * count
-            rows += range(first, first + count)
-            starts.append(len(entries))
-        self.outputs += [OPEN] * (len(entries) - len(self.outputs))
-        self.arrived_s += [0.0] * (len(entries) - len(self.arrived_s))
-        self.slot_start, self.slot_entry, self.slot_row, self.single = starts, entries, rows, False
-        known = self.slots_by_ref
+        first, known = len(self.decisions), self.slots_by_ref
+        self.again |= {query: first + place for place, query in enumerate(decisions)}
+        self.query_behind += decisions
+        self.decisions += [replace(one, models=one.models[-1:]) for one in decisions.values()]
+        opened = self._open_each(first)
+        more = sum(map(len, opened.values()))
+        self.outputs += [OPEN] * more
+        self.arrived_s += [0.0] * more
         self.slots_by_ref = {**known, **{ref: [*known.get(ref, ()), *slots] for ref, slots in opened.items()}}
-        self.waiting += len(decisions)
+        self.single, self.waiting = False, self.waiting + len(decisions)
         return opened
 
     # --- whose is what --------------------------------------------------------------------------------------------
