@@ -63,10 +63,11 @@ def conclude(batch: QueryBatch, entries: Sequence[int], now_s: float) -> Answers
         return Answers(batch, entries, now_s, only, [1.0] * len(entries))
     outputs, confidences, failures = list[Any](), list[float](), dict[int, Failure]()
     votes: dict[Any, Answer] = {}
-    is_vote, default = batch.manifest.combiner == VOTE, batch.manifest.default_output
+    is_vote, default, again = batch.manifest.combiner == VOTE, batch.manifest.default_output, batch.again
     for entry in entries:
-        slots, again = given[start[entry] : start[entry + 1]], batch.again.get(entry)
-        slots = slots if again is None else slots + given[start[again] : start[again + 1]]
+        slots = given[start[entry] : start[entry + 1]]
+        if entry in again:
+            slots += given[start[again[entry]] : start[again[entry] + 1]]
         packed = entry in batch.options and batch.options[entry].packed
         has_failed, decision = entry in batch.failed, decisions[entry]
         if has_failed and not packed and decision is not None and slots.count(LATE) == len(slots):
