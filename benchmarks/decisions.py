@@ -3,6 +3,7 @@
     python benchmarks/decisions.py                                           # an hour on two cores; simulated, seeded
     python benchmarks/decisions.py --page benchmarks/results/decisions.md    # and the page of the figures
     python benchmarks/decisions.py --quick                                   # few seeds; its numbers say nothing
+    python benchmarks/decisions.py --planned --page benchmarks/results/planned-trials.md    # trials with a plan
 
 The rule has its default parameters: wrong is the promotion of a version that is worse by 0.02 or more, and the abort of
 one that is not, each by its mean difference up to then. Each is promised for at most 2.5 % of trials; a row may say
@@ -11,6 +12,10 @@ more by chance. Counted are feedbacks of the application, about whichever query,
 The trial is a canary of a fixed share from the first query on, of 20,000 at 20 a second; 7 of 10 queries are as hard
 for both versions. Feedback comes 200 queries later and says how good the one answer was that was given, if the row says
 nothing else; `labels` say how good both were, where both were asked.
+
+With `--planned` the rule has a plan of 5,000 feedbacks or 15 minutes, and the confidence 0.9: wrong is a promotion as
+above, and the abort of a version that is not worse; each is promised for at most 5 % of trials, and never are both
+possible.
 """
 
 import math
@@ -19,19 +24,23 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from rig.old_applications import costs, silences
 from rig.session import page_options, parsed, write_page, write_table
-from rig.trials import NEVER, Bools, Draw, End, Floats, Scenario, run
+from rig.trials import NEVER, Bools, Draw, End, Floats, Scenario, anytime, planned, run, scores_of
 
 from clipper_stream.selection.distribution import ActionDistribution
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
+from clipper_stream.sequential_testing.planned_test import DAY_S, TrialPlan
 from clipper_stream.sequential_testing.rollout_rule import TrialRule
 
 RULE = TrialRule()
+PLANNED = TrialRule(confidence=0.9, plan=TrialPlan(feedbacks=5_000, days=900 / DAY_S))
 POLICIES = ("exp3", "exp4", "epsilon_greedy")
 POLICY_FEEDBACKS = 3_000
 BATCH = 10
@@ -47,8 +56,18 @@ def main() -> None:
     parser = page_options(__doc__)
     parser.add_argument("--seeds", type=int, default=100, help="ten times as many of a trial at the margin itself")
     parser.add_argument("--only", default="", help="scenarios whose name has this in it")
+    parser.add_argument("--planned", action="store_true", help="trials with a plan, by their looks alone")
+    parser.add_argument("--workers", type=int, default=2)
     options = parsed(parser, {"seeds": 1, "only": "always the same"})
-    with ProcessPoolExecutor(2) as pool:
+    if options.planned:
+        with ProcessPoolExecutor(options.workers) as pool:
+            lines = [*planned_tables(options.seeds, options.only, pool)]
+        if options.page is not None:
+            write_page(
+                options.page, "Trials with a plan", " --planned", f"{options.seeds} seeds a row.", __doc__, lines
+            )
+        return
+    with ProcessPoolExecutor(options.workers) as pool:
         rows = [*trials(options.seeds, options.only, pool)]
         lines = [*table(rows), "", *newcomers(min(options.seeds, 200)), ""]
         lines += [*costs(min(options.seeds, 20), pool), "", *silences(min(options.seeds, 20))]
@@ -91,6 +110,99 @@ def row(name: str, ends: list[End]) -> tuple[str, ...]:
     return (name, *shares, f"{statistics.median(right):,.0f}" if right else "-")
 
 
+# --- trials with a plan -----------------------------------------------------------------------------------------------
+def planned_tables(seeds: int, only: str, pool: ProcessPoolExecutor) -> Iterator[str]:
+    yield "## Wrong decisions\n"
+    yield f"| {' | '.join(COLUMNS)} |"
+    yield "|---" * len(COLUMNS) + "|"
+    for scenario in SCENARIOS.values():
+        if only in scenario.name and (not scenario.contexts or scenario.window_s):
+            count = math.ceil(seeds / 5) if scenario.contexts else seeds
+            ends = pool.map(partial(planned_end, scenario.name), range(count), chunksize=BATCH)
+            line = f"| {' | '.join(row(scenario.name, [*ends]))} |"
+            print(line, flush=True)
+            yield line
+    yield from (*powers(seeds, pool), *sooner(min(seeds, 200), pool))
+
+
+def planned_end(name: str, seed: int) -> End:
+    scenario = SCENARIOS[name]
+    return run(scenario, seed, PLANNED) if scenario.contexts else planned(scenario, seed, PLANNED)
+
+
+SMALL = TrialRule(confidence=0.9, margin=0.0, plan=TrialPlan(feedbacks=1_000))
+"""One side has 5 %, as in the tables that others publish."""
+
+
+def powers(seeds: int, pool: ProcessPoolExecutor) -> Iterator[str]:
+    yield "\n## Power\n"
+    yield "Found better, of trials with 500 feedbacks an arm and losses of mean 0.5, one-sided 5 %.\n"
+    yield "| difference | one look, at the end | the plan | at any time |"
+    yield "|---|---|---|---|"
+    for effect in ("0", "0.1"):
+        found = np.array([*pool.map(partial(powered, float(effect)), range(10 * seeds), chunksize=10 * BATCH)])
+        one, plan, always_valid = found.mean(axis=0)
+        line = f"| {effect} standard deviations | {one:.3f} | {plan:.3f} | {always_valid:.3f} |"
+        print(line, flush=True)
+        yield line
+
+
+def powered(effect: float, seed: int) -> tuple[bool, bool, bool]:
+    """Whether a test of one look, the plan and the rule without one find a version better."""
+    scenario = Scenario(
+        name="power", worse=always(-effect / 2), hard=always(0.5), share=always(0.5), queries=1_050, after=at_once
+    )
+    scores, _ = scores_of(scenario, seed)
+    known = scores.known[:1_000]
+    fixed = -known.sum() > NormalDist().inv_cdf(0.95) * math.sqrt((known**2).sum())
+    ends = (of(scenario, seed, SMALL) for of in (planned, anytime))
+    return fixed, *(end.action == "promote" and end.feedbacks <= 1_000 for end in ends)
+
+
+def sooner(seeds: int, pool: ProcessPoolExecutor) -> Iterator[str]:
+    yield "\n## Feedbacks until a decision\n"
+    yield f"Medians of {seeds} trials that ended rightly, of 60,000 queries, and how many did."
+    yield "Pairs: labels about the queries that the canary answers, and about another 10 % that ask it as a shadow."
+    yield "Contexts: one in four is hard, and earlier feedback tells which. Plans have the feedbacks that find"
+    yield "this difference with power 0.8; confidence is 0.95.\n"
+    yield f"| canary, difference | {' | '.join(SOONER)} |"
+    yield "|---" * (len(SOONER) + 1) + "|"
+    for share in (0.05, 0.1, 0.5):
+        for worse in (-0.02, -0.05, -0.10):
+            cells = []
+            for name in SOONER:
+                ends = [*pool.map(partial(sooner_end, name, share, worse), range(seeds), chunksize=BATCH)]
+                right = [end.feedbacks for end in ends if end.action == "promote"]
+                rest = "" if len(right) == seeds else f" ({100 * len(right) / seeds:.0f} %)"
+                cells.append(f"{statistics.median(right):,.0f}{rest}" if right else "-")
+            line = f"| {share:.0%}, {worse:+.2f} | {' | '.join(cells)} |"
+            print(line, flush=True)
+            yield line
+
+
+SOONER = ("today", "contexts, today", "contexts", "pairs", "a plan", "pairs and a plan")
+
+
+def sooner_end(name: str, share: float, worse: float, seed: int) -> End:
+    pairs, contexts = "pairs" in name, "contexts" in name
+    scenario = Scenario(
+        name=f"{name} {share} {worse}",
+        worse=always(worse),
+        hard=always(0.3),
+        share=always(share),
+        queries=60_000,
+        kind="label" if pairs else "reward",
+        beside=0.1 if pairs else 0.0,
+        hard_contexts=contexts,
+        blind="today" in name,
+    )
+    if "plan" not in name:
+        return anytime(scenario, seed, RULE)
+    z, variance = 2.82, 0.155 if pairs else 0.21 / (share * (1 - share))
+    count = math.ceil(1.05 * variance * (z / (RULE.margin - worse)) ** 2)
+    return planned(scenario, seed, TrialRule(plan=TrialPlan(feedbacks=max(100, count))))
+
+
 def newcomers(seeds: int) -> Iterator[str]:
     yield "## Until a policy finds a new version the best\n"
     yield (
@@ -126,6 +238,10 @@ def days(number: Floats) -> Floats:
 
 def rising(number: Floats) -> Floats:
     return 0.01 + 0.49 * number / len(number)
+
+
+def at_once(_: Draw, losses: Floats, __: str) -> Floats:
+    return np.zeros(len(losses))
 
 
 def heavy_tailed(draw: Draw, losses: Floats, _: str) -> Floats:
@@ -213,9 +329,47 @@ def scenarios() -> Iterator[Scenario]:
     yield one("beside another canary of 10 %, +0.10", 0.10, others=0.1)
     yield one("a bandit answers, -0.05 than its better model", -0.05, bandit=True)
     yield one("a bandit answers, +0.10 than its better model", 0.10, bandit=True)
+    yield from (one(f"{name}, {worse:+.2f}", worse, **changes) for name, worse, changes in contexts())
     yield one("better by 0.05, from the middle on worse by 0.10", steps(-0.05, 0.10))
     yield one("worse by 0.05, from the middle on better by 0.10, labels", steps(0.05, -0.10), kind="label")
     yield one("asked by 15 % where the log says 10 %, +0.05", 0.05, really=1.5)
+    yield from without_difference(one)
+
+
+def without_difference(one: Callable[..., Scenario]) -> Iterator[Scenario]:
+    """Where an abort is wrong, or a promotion: as good, or worse by the margin itself."""
+    for worse in (0.0, 0.02):
+        yield one(f"losses of 0.1, half, {worse:+.2f}", worse, hard=always(0.1), share=always(0.5))
+        yield one(f"half, {worse:+.2f}", worse, share=always(0.5))
+        yield one(f"hard and easy contexts, half, {worse:+.2f}", worse, hard_contexts=True, share=always(0.5))
+        yield one(f"labels, another 10 % as a shadow, {worse:+.2f}", worse, kind="label", beside=0.1)
+        yield one(f"the trial's feedback is slower, half, {worse:+.2f}", worse, after=trial_slower, share=always(0.5))
+    yield one("hard, then easy, the share rises, +0.00", 0.0, hard=steps(0.6, 0.1), share=rising)
+    yield one("day and night, half, +0.00", 0.0, hard=days, share=always(0.5))
+    yield one("failures are labelled first, +0.00", 0.0, after=failures_first)
+
+
+def contexts() -> Iterator[tuple[str, float, dict[str, Any]]]:
+    """Contexts that are drawn once, half of them hard and half easy."""
+    sessions = {"contexts": 1_000, "session": 20, "spread": 0.3, "hard": always(0.4), "share": always(0.5)}
+    users = {**sessions, "session": 0}
+    for worse in (0.02, 0.05):
+        yield "sessions of 20, a query at a time, half", worse, sessions
+    for worse in (-0.10, 0.02, 0.05):
+        yield "sessions of 20, half", worse, {**sessions, "window_s": 60.0}
+    yield "1,000 users, a query at a time, half", 0.02, users
+    for worse in (-0.10, 0.02, 0.10):
+        yield "1,000 users, half", worse, {**users, "window_s": 300.0}
+    for kind in ("reward", "label"):
+        steps_up = {**users, "share": risen, "kind": kind, "window_s": 100.0}
+        yield f"users, the share rises by steps, {kind}s", 0.02, steps_up
+    uneven = {**users, "share": always(0.1), "kind": "label", "spread": 0.0, "uneven": 0.3}
+    yield "users whose versions differ by 0.3, labels, a query at a time", 0.02, uneven
+    yield "users whose versions differ by 0.3, labels", 0.02, {**uneven, "window_s": 300.0}
+
+
+def risen(number: Floats) -> Floats:
+    return np.select([number < 7_000, number < 14_000], [0.05, 0.25], 0.5)
 
 
 # --- a newcomer -------------------------------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ from learning_candidates import columns
 
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, TrialShare, TrialSpec, needs_history
 from clipper_agents.rollout.query_losses import losses_of
-from clipper_agents.rollout.trial_evidence import ApplicationEvidence
+from clipper_agents.rollout.trial_evidence import ApplicationEvidence, OpenTrial
+from clipper_stream.drift.detectors import Adwin
+from clipper_stream.drift.loss_watch import LossWatch
 from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
 from clipper_stream.evaluation.evaluate import evaluate
 from clipper_stream.evaluation.log.columns import DecisionColumns
@@ -131,18 +133,74 @@ def attempts_end(seed: int) -> str:
     return "never"
 
 
-def paired_end(spec: ComparisonSpec, draw: Draw) -> str:
+def at_once_end(seed: int) -> str:
+    """Whether one of ten versions that are worse by the margin itself, tried at once, is stepped up."""
+    spec = spec_of("zero_one")
+    spec = replace(spec, trials=(replace(spec.trials[0], at_once=10),))
+    ends = (paired_end(spec, np.random.default_rng([seed, number])) for number in range(10))
+    return "step" if "step" in ends else "never"
+
+
+def rare_end(seed: int, relative: float = 1.0) -> str:
+    """The end of a shadow that fails 10 times in 1,000, where the answers fail twice, and 4 are allowed."""
+    spec = replace(spec_of("zero_one"), rule=TrialRule(steps=(0.5,), relative=relative))
+    return paired_end(spec, np.random.default_rng(seed), 8_000, worse=0.008, live=0.002)
+
+
+def sampled_end(seed: int) -> str:
+    """The end of a canary of a half that is worse by 0.05, where nobody hears of half of its failures."""
+    draw = np.random.default_rng(seed)
+    evidence = ApplicationEvidence(replace(spec_of("zero_one", canary=True), sampled=True), 100.0)
+    waiting: list[tuple[int, OpenTrial]] = []
+    for second in range(4_000):
+        served = NEW if draw.random() < 0.5 else LIVE
+        loss = float(draw.random() < (0.35 if served == NEW else 0.3))
+        asked = {NEW: 0.5, LIVE: 1.0} if served == NEW else {LIVE: 1.0}
+        decision = LoggedDecision(outputs=dict.fromkeys(asked, 1), propensities=asked, served=(served,), answer=1)
+        decision = replace(decision, served_propensity=0.5)
+        if served == LIVE or not loss or draw.random() < 0.5:
+            learned(evidence, decision, GivenLoss(loss), second)
+        else:
+            opened = evidence.decide(1, decision, (), second * 1_000)
+            waiting += ((second + 160, one) for one in opened if isinstance(one, OpenTrial))
+        while waiting and waiting[0][0] < second:
+            waiting.pop(0)[1].give_up()
+        if second % 100 == 0 and (found := [*evidence.decisions()]):
+            return found[0].command
+    return "undecided"
+
+
+def apart_end(seed: int) -> str:
+    """Whether the difference that is shown lies in its interval: one answer in ten has a label, where both differ."""
+    draw, evidence = np.random.default_rng(seed), ApplicationEvidence(spec_of("zero_one"), math.inf)
+    for second in range(1_000):
+        differ = draw.random() < 0.1
+        outputs = {LIVE: 0, NEW: int(differ)}
+        decision = LoggedDecision(outputs=outputs, propensities=dict.fromkeys(outputs, 1.0), served=(LIVE,))
+        decision = replace(decision, answer=0)
+        if differ:
+            learned(evidence, decision, Label(int(draw.random() < 0.4)), second)
+        else:
+            evidence.decide(1, decision, (), second * 1_000)
+    shown = evidence.comparisons()[0]
+    return "within" if shown.lower <= shown.difference <= shown.upper else "outside"
+
+
+def paired_end(
+    spec: ComparisonSpec, draw: Draw, count: int = 1_000, worse: float | None = None, live: float = 0.05
+) -> str:
     evidence = ApplicationEvidence(spec, math.inf)
-    for number, decision in enumerate(pairs(draw, 1_000, spec.rule.margin)):
+    worse = spec.rule.margin if worse is None else worse
+    for number, decision in enumerate(pairs(draw, count, worse, live)):
         learned(evidence, decision, Label(0), number)
         if number % 20 == 0 and (found := [*evidence.decisions()]):
             return found[0].command
     return "undecided"
 
 
-def pairs(draw: Draw, count: int, worse: float) -> Iterator[LoggedDecision]:
+def pairs(draw: Draw, count: int, worse: float, live: float = 0.05) -> Iterator[LoggedDecision]:
     for _ in range(count):
-        answers = {LIVE: int(draw.random() < 0.05), NEW: int(draw.random() < 0.05 + worse)}
+        answers = {LIVE: int(draw.random() < live), NEW: int(draw.random() < live + worse)}
         decision = LoggedDecision(outputs=answers, propensities=dict.fromkeys(answers, 1.0), served=(LIVE,))
         yield replace(decision, answer=answers[LIVE])
 
@@ -172,6 +230,22 @@ def silent_end(seed: int, *, asked: bool) -> str:
         if found := [*evidence.decisions()]:
             return found[0].command
     return "undecided"
+
+
+# --- drift ------------------------------------------------------------------------------------------------------------
+DAY, DAYS, RISES = 8_640, 21, 14
+"""Losses a day, one each ten seconds; of three weeks, whose mean rises after two."""
+
+
+def drift_end(seed: int, rise: float) -> str:
+    """When losses, whose mean swings by 0.1 to either side of 0.3 each day, are called changed."""
+    draw, at = np.random.default_rng(seed), np.arange(DAYS * DAY)
+    means = 0.3 + 0.1 * np.sin(2 * np.pi * (at / DAY + draw.random())) + rise * (at >= RISES * DAY)
+    watch, losses = LossWatch(Adwin()), (draw.random(len(at)) < means).astype(float).tolist()
+    found = next((number for number, loss in enumerate(losses) if watch.observe(loss, number * 24 // DAY % 24)), None)
+    if found is None:
+        return "quiet"
+    return "alarm" if not rise or found < RISES * DAY else "in a day" if found < (RISES + 1) * DAY else "late"
 
 
 # --- evaluations ------------------------------------------------------------------------------------------------------
@@ -258,7 +332,13 @@ def worlds() -> Iterator[World]:
     yield World("one label, then rewards", rewards_end, ("undecided", "abort"))
     yield World("another margin, and a restart", restart_end, ("another",))
     yield World("twenty attempts at the margin", attempts_end, ("step",))
+    yield World("ten at once at the margin", at_once_end, ("step",))
+    yield World("five times as many rare failures", rare_end, ("step",))
+    yield World("a declared sample without half of the trial's failures", sampled_end, ("step", "promote"))
+    yield World("labels where both differ", apart_end, ("outside",))
     yield World("a host that never answers", lambda seed: silent_end(seed, asked=True), ("undecided",))
+    yield World("a daily course of the loss", lambda seed: drift_end(seed, 0.0), ("alarm",))
+    yield World("the same, and a rise by 0.1", lambda seed: drift_end(seed, 0.1), ("alarm", "quiet", "late"))
     yield World("a host that is never ready", lambda seed: silent_end(seed, asked=False), ("undecided",))
 
 

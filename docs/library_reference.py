@@ -22,7 +22,7 @@ Client SyncClient Answer
 HttpClient SyncHttpClient
 ClipperError RequestError SetupError ModelFailed ModelUnavailable
 Combined vote mean
-ScoreSums TrialEvidence TrialRule
+ScoreSums TrialEvidence TrialPlan TrialRule
 Detector make_spec Adwin PageHinkley
 LoggedDecision Label GivenLoss loss_of
 Model Column RowSpec Runtime load_model predict_rows FileRules FunctionModel check_model assert_model Report

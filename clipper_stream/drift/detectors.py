@@ -25,7 +25,7 @@ class Detector:
     of_river: Any
 
     def update(self, loss: float) -> bool:
-        """Take a loss in [0, 1] in; True when it has changed."""
+        """Take a loss, or a deviation from one, in [-1, 1] in; True when the mean has changed."""
         self.of_river.update(loss)
         return bool(self.of_river.drift_detected)
 
@@ -47,7 +47,7 @@ class Adwin:
     """
 
     name: ClassVar[str] = "adwin"
-    delta: float = 0.002
+    delta: float = 0.0002
 
     def __post_init__(self) -> None:
         _check("delta", self.delta, "above 0, below 1", lambda delta: 0.0 < delta < 1.0)

@@ -1,11 +1,14 @@
 """The losses of one model under the eye of a detector, and what they were before and after a change.
 
 Rules of this file:
+- A loss is compared with those before it of the same hour of the day: what returns every day is no change. So on the
+  first day a change is seen by the losses of its own hour alone.
 - A detector says that the mean has changed, not since when: the losses are split where one change is most likely.
-- Memory is bounded: the last `KEPT` losses are kept, and number and sum of those before them.
+- Memory is bounded: the last `KEPT` losses are kept, and number and sum of all by hour.
 - After a detection the watch begins anew with the next loss. So later detections depend on later losses alone.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -15,13 +18,18 @@ from clipper_stream.drift.detectors import Detector, DetectorSpec
 
 KEPT = 2_000
 """Losses: far more than a detection takes; one that takes longer is dated to the oldest of them at worst."""
+HOURS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossChange:
     """A detected change of a model's mean loss, in [0, 1].
 
-    Of the `losses` since the last detection, or since the beginning, these are `after` the estimated change.
+    Attributes:
+        losses: Read since the last detection, or since the beginning.
+        after: Of them those after the estimated change.
+        loss_before: Mean of those before it, in [0, 1]: for each loss after it, of those of the same hour of the day.
+        loss_after: Mean of those after it, in [0, 1].
     """
 
     losses: int
@@ -45,20 +53,30 @@ class LossWatch:
 
     spec: DetectorSpec
     _detector: Detector = field(init=False)
-    _count: int = field(init=False, default=0)
-    _older_sum: float = field(init=False, default=0.0)
+    _counts: list[int] = field(init=False)
+    _sums: list[float] = field(init=False)
     _kept: deque[float] = field(init=False, default_factory=lambda: deque(maxlen=KEPT))
+    _hours: deque[int] = field(init=False, default_factory=lambda: deque(maxlen=KEPT))
 
     def __post_init__(self) -> None:
-        self._detector = self.spec.make()
+        self.begin_anew()
 
-    def observe(self, loss: float) -> LossChange | None:
-        """Take in a loss, in [0, 1]; return the change when the detector sees one."""
-        if len(self._kept) == KEPT:
-            self._older_sum += self._kept[0]
+    def observe(self, loss: float, hour: int = 0) -> LossChange | None:
+        """Take in a loss, in [0, 1], of an hour of the day, 0 to 23; return the change when the detector sees one.
+
+        What the detector reads are recursive residuals: uncorrelated and of one variance, however few losses of the
+        hour there were before.
+
+        Source: Brown, Durbin and Evans, "Techniques for testing the constancy of regression relationships over time",
+        J. R. Stat. Soc. B 37, 1975, section 2.2.
+        """
+        count = self._counts[hour]
+        deviation = (loss - self._sums[hour] / count) * math.sqrt(count / (count + 1)) if count else 0.0
+        self._counts[hour] += 1
+        self._sums[hour] += loss
         self._kept.append(loss)
-        self._count += 1
-        if not self._detector.update(loss):
+        self._hours.append(hour)
+        if not self._detector.update(deviation):
             return None
         change = self._change()
         self.begin_anew()
@@ -66,18 +84,23 @@ class LossWatch:
 
     def begin_anew(self) -> None:
         """Forget every loss."""
-        self._detector, self._count, self._older_sum = self.spec.make(), 0, 0.0
+        self._detector, self._counts, self._sums = self.spec.make(), [0] * HOURS, [0.0] * HOURS
         self._kept.clear()
+        self._hours.clear()
 
     def _change(self) -> LossChange:
-        kept = np.array(self._kept)
-        older = self._count - len(kept)
-        at = most_likely_split(kept, older, self._older_sum)
-        before = older + at
+        kept, hours = np.array(self._kept), np.array(self._hours)
+        counts, sums = np.array(self._counts), np.array(self._sums)
+        deviations = kept - (sums / np.maximum(counts, 1))[hours]
+        at = most_likely_split(deviations, counts.sum() - len(kept), -deviations.sum())
+        counts -= np.bincount(hours[at:], minlength=HOURS)
+        sums -= np.bincount(hours[at:], kept[at:], HOURS)
+        before = hours[at:][counts[hours[at:]] > 0]
+        loss_before = (sums[before] / counts[before]).mean() if len(before) else kept.mean()
         return LossChange(
-            losses=self._count,
+            losses=sum(self._counts),
             after=len(kept) - at,
-            loss_before=float((self._older_sum + kept[:at].sum()) / before) if before else float(kept.mean()),
+            loss_before=float(np.clip(loss_before, 0.0, 1.0)),
             loss_after=float(kept[at:].mean()),
         )
 

@@ -46,6 +46,7 @@ def join(prediction: Prediction, audit: Audit | None = None) -> LoggedDecision:
         low_confidence=prediction.reason == LOW_CONFIDENCE,
         several_rows=several_rows,
         features=tuple(prediction.features),
+        context=prediction.context,
         confidences={
             ref: model.confidence
             for ref, model in asked.items()

@@ -92,6 +92,7 @@ class LoggedDecision:
         low_confidence: Whether the default was given because the models agreed too little: that is an answer.
         several_rows: Whether the query has a list of rows.
         features: Of the query, as they were logged; empty for a query without.
+        context: Of the query; None: it has none.
         confidences: In [0, 1], of each model that gave one with its output.
 
     >>> one = LoggedDecision(outputs={"a:1": 3}, propensities={"a:1": 0.5}, served=("a:1",), answer=3)
@@ -110,6 +111,7 @@ class LoggedDecision:
     low_confidence: bool = False
     several_rows: bool = False
     features: tuple[float, ...] = ()
+    context: str | None = None
     confidences: Mapping[str, float] = field(default_factory=dict)
 
     @property

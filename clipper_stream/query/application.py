@@ -1,7 +1,7 @@
 """An application as the router knows it: its manifest, resolved."""
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 from clipper_stream.models.row_spec import RowSpec
@@ -9,7 +9,7 @@ from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.distribution import ActionDistribution, audited
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState
-from clipper_stream.selection.trials import NOBODY, PolicyChoice, with_trials
+from clipper_stream.selection.trials import NOBODY, PolicyChoice, context_number, with_trials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +30,14 @@ class CandidateModel:
 class TrialModel:
     """One model version that an application tries beside its candidates, on a share of the queries in [0, 1].
 
-    A `shadow` is asked for the log only; a `canary` answers instead of the policy's choice.
+    A `shadow` is asked for the log only; a `canary` answers instead of the policy's choice, and is a shadow of
+    `shadow_share` besides.
     """
 
     candidate: CandidateModel
     stage: Literal["shadow", "canary"]
     share: float
+    shadow_share: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,7 @@ class Application:
     Attributes:
         candidates: The models that exist, in the application's order.
         trials: The versions on trial that exist.
+        draws_contexts: Whether a context, not each of its queries, draws whether a canary answers it.
         revision: Of its manifest; logged with each decision.
         learning_config: Digest of policy and loss, to log where they take effect; None: it is not logged.
         objective_s: Latency objective in seconds; None: throughput mode.
@@ -60,6 +63,7 @@ class Application:
     candidates: tuple[CandidateModel, ...]
     policy: SelectionPolicy
     trials: tuple[TrialModel, ...] = ()
+    draws_contexts: bool = False
     spec: RowSpec = field(default_factory=RowSpec)
     revision: int = 1
     combiner: str = "vote"
@@ -86,24 +90,27 @@ class Application:
         """Whether a model can answer: a candidate, or a canary."""
         return bool(self.refs or self._shares("canary"))
 
-    def choice(self, state: SelectionState) -> PolicyChoice:
+    def choice(self, state: SelectionState, context: str | None = None) -> PolicyChoice:
         """The policy's choice, with audits and trials; a `ContextualChoice` where it looks at features."""
         if not self.refs:
-            return self._completed(NOBODY)
+            return self._completed(context, NOBODY)
         by_features = self.policy.by_features(state, self.refs)
         if by_features is None:
-            return self._completed(self.policy.prepare(state, self.refs))
+            return self._completed(context, self.policy.prepare(state, self.refs))
         if self.policy.asks_again:  # what is asked besides is asked with the first model
-            first = self._completed(by_features.otherwise)
+            first = self._completed(context, by_features.otherwise)
             return ContextualChoice(otherwise=first, choices=by_features.choices, place=by_features.place)
-        return by_features.each(self._completed)
+        return by_features.each(partial(self._completed, context))
 
-    def _completed(self, chosen: ActionDistribution) -> PolicyChoice:
+    def _completed(self, context: str | None, chosen: ActionDistribution) -> PolicyChoice:
         if self.refs and self.audit_ratio > 0:
             chosen = audited(chosen, self.audit_ratio)
         if not self.trials:
             return chosen
-        return with_trials(chosen, canaries=self._shares("canary"), shadows=self._shares("shadow"))
+        number_of, besides = None, {one.candidate.ref: one.shadow_share for one in self.trials if one.stage == "canary"}
+        if self.draws_contexts and context is not None:
+            number_of = partial(context_number, self.seed, self.name, context=context)
+        return with_trials(chosen, self._shares("canary"), self._shares("shadow") | besides, number_of)
 
     def _shares(self, stage: str) -> dict[str, float]:
         return {trial.candidate.ref: trial.share for trial in self.trials if trial.stage == stage}

@@ -9,10 +9,12 @@ Rules of this file:
 - What a policy chose is asked whether or not a canary serves: both have a loss on the same query, and no propensity of
   a candidate depends on the trials.
 - Without candidates nobody but canaries is asked: there is no answer that a shadow could be compared with.
+- Where contexts are drawn, each has a number for each canary, and is that of the first whose part of what the earlier
+  ones left is larger. So a share that grows keeps its contexts, and sends those of no canary back to the models.
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
@@ -20,7 +22,7 @@ from typing import Protocol
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.selection.distribution import ActionDistribution, Decision
 from clipper_stream.selection.parameters import check_number
-from clipper_stream.selection.rng import RandomSource
+from clipper_stream.selection.rng import RandomSource, query_rng
 
 _LEAST_SHARE = 2.0**-40  # less is what rounding leaves of shares that sum to 1; nobody means a share as small
 
@@ -117,13 +119,33 @@ class ChoiceWithTrials:
         return self.treatments[bisect_right(self.bounds, rng.random())].of(chosen)
 
 
+def context_number(seed: int, application: str, ref: str, context: str) -> float:
+    """The number of a context, uniform in [0, 1), that says whether a canary answers it: another one for each version.
+
+    >>> context_number(7, "digits", "svm:2", "ada") == context_number(7, "digits", "svm:2", "ada")
+    True
+
+    Source: Tang, Agarwal, O'Brien and Meyer, "Overlapping experiment infrastructure", KDD 2010, section 3.1 (a hash of
+    experiment and unit); `query_rng`.
+    """
+    return query_rng(seed, f"context/{application}/{ref}/{context}").random()
+
+
 def with_trials(
-    choice: ActionDistribution, canaries: Mapping[str, float], shadows: Mapping[str, float]
+    choice: ActionDistribution,
+    canaries: Mapping[str, float],
+    shadows: Mapping[str, float],
+    number_of: Callable[[str], float] | None = None,
 ) -> PolicyChoice:
     """Add trials to a choice, which has its audits already and is `NOBODY` without candidates.
 
-    Shares, in [0, 1], are of the queries that a canary answers (together 1 at most), or that ask a shadow besides.
-    Without trials the choice is returned as it is.
+    A canary may be a shadow too, of the queries that no canary answers. Without trials the choice is returned as it is.
+
+    Args:
+        choice: Of the policy.
+        canaries: Shares in [0, 1] of the queries, or contexts, that each answers, together 1 at most.
+        shadows: Shares of the queries that ask each besides.
+        number_of: The context's number for a canary; None: each query draws.
 
     Raises:
         InvalidSetting: a share is out of its bounds, or canaries have more than all queries.
@@ -131,18 +153,31 @@ def with_trials(
     for ref, share in [*canaries.items(), *shadows.items()]:
         check_number(f"share of {ref}", share, most=1.0)
     serving = {ref: share for ref, share in canaries.items() if share >= _LEAST_SHARE}
-    asked = {ref: share for ref, share in shadows.items() if share >= _LEAST_SHARE and choice.decisions[0].models}
+    ends = (0.0, *accumulate(serving.values()))
+    room = {ref: min(share, 1.0 - ends[-1]) if ref in serving else share for ref, share in shadows.items()}
+    asked = {ref: share for ref, share in room.items() if share >= _LEAST_SHARE and choice.decisions[0].models}
     if not serving and not asked:
         return choice
-    ends = (0.0, *accumulate(serving.values()))
     if ends[-1] > 1.0 + _LEAST_SHARE:
         raise InvalidSetting(f"canaries answer {ends[-1]:g} of the queries together: let their shares sum to 1 at most")
+    left, refs, treatments = 1.0 - ends[-1], (*serving, None), []
+    if number_of is not None:
+        ends, refs = (0.0,), (_canary_of(number_of, serving),)
     edges = sorted({end for end in (*ends, *(1.0 - share for share in asked.values())) if end <= 1.0 - _LEAST_SHARE})
-    refs, treatments = (*serving, None), []
+    of_all = {ref: serving.get(ref, 0.0) + asked.get(ref, 0.0) for ref in (*serving, *asked)}
     for edge in edges:
         canary = refs[bisect_right(ends, edge) - 1]
-        besides = {ref: share for ref, share in asked.items() if edge >= 1.0 - share}
-        models = besides if canary is None else {canary: serving[canary], **besides}
-        served = 1.0 - ends[-1] if canary is None else serving[canary]
+        besides = {ref: of_all[ref] for ref, share in asked.items() if edge >= 1.0 - share}
+        models = besides if canary is None else {canary: of_all[canary], **besides}
+        served = left if canary is None else serving[canary]
         treatments.append(Treatment(tuple(models), tuple(models.values()), canary, served))
     return ChoiceWithTrials(choice, tuple(treatments), tuple(edges[1:]))
+
+
+def _canary_of(number_of: Callable[[str], float], canaries: Mapping[str, float]) -> str | None:
+    left = 1.0
+    for ref, share in canaries.items():
+        if number_of(ref) * left < share + _LEAST_SHARE:
+            return ref
+        left -= share
+    return None

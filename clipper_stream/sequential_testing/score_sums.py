@@ -29,10 +29,11 @@ WAITING_COSTS = 10
 MOST_AT_BOUND = 0.05
 """Share of losses that may stand at the bound, where they may be any larger ones, before they compare nothing."""
 _BELOW, _ABOVE = slice(0, len(BETS)), slice(len(BETS), 2 * len(BETS))
-_WIDTH = 2 * len(BETS) + 12
-_WEIGHT, _TOTAL, _SQUARES, _UNKNOWN, _SCORES, _WAITING, _TRIAL, _ANSWER = *range(_WIDTH - 12, _WIDTH - 5), _WIDTH - 3
+_WIDTH = 2 * len(BETS) + 14
+_WEIGHT, _LOW, _HIGH, _SQUARES, _CUBES, _EQUAL, _SCORES, _WAITING, _TRIAL = range(_WIDTH - 14, _WIDTH - 5)
+_ANSWER = _WIDTH - 3
 """Places of the sums: logarithms of the capitals of both sides, and then the others; of the trial's and the answers'
-known losses their weighted sum, their number, and the sum of their weights."""
+known losses their weighted sum, their number, and the sum of their weights, and that of those that are equal anyway."""
 
 
 class Score(NamedTuple):
@@ -94,7 +95,23 @@ class Capital:
     @property
     def mean(self) -> float | None:
         """Sum of the scores, each in the middle between its ends, by that of the weights; None without any."""
-        return float(self._sums[_TOTAL] / self._sums[_WEIGHT]) if self._sums[_WEIGHT] > 0.0 else None
+        sums = self._sums
+        return float(sums[_LOW] + sums[_HIGH]) / 2 / float(sums[_WEIGHT]) if sums[_WEIGHT] > 0.0 else None
+
+    def estimate(self, relative: float = 0.0) -> float | None:
+        """Mean by the losses that are known, as far as the others allow, and so within any interval; None: of none."""
+        (_, trial), (_, answer), (weight, low, high, *_) = self.trial, self.answer, self.totals
+        if trial is None or answer is None:
+            return None
+        told, equal = float(self._sums[_TRIAL + 2]), float(self._sums[_EQUAL])
+        known = (trial - (1.0 + relative) * answer) * told / (told + equal)
+        return min(max(known, low / weight), high / weight) if weight > 0.0 else known
+
+    @property
+    def totals(self) -> tuple[float, float, float, float, float]:
+        """Sums of weights, of the least and the greatest values, and of squares and cubes of those farther from 0."""
+        weight, low, high, squares, cubes = self._sums[_WEIGHT:_EQUAL].tolist()
+        return weight, low, high, squares, cubes
 
     @property
     def trial(self) -> tuple[int, float | None]:
@@ -109,12 +126,14 @@ class Capital:
     @property
     def unknown(self) -> float:
         """Half of how far apart the ends of the scores are, by their weights: so much is `mean` uncertain by itself."""
-        return float(self._sums[_UNKNOWN] / self._sums[_WEIGHT]) / 2 if self._sums[_WEIGHT] > 0.0 else 0.0
+        weight, low, high, *_ = self.totals
+        return (high - low) / 2 / weight if weight > 0.0 else 0.0
 
     @property
     def standard_error(self) -> float:
         """Of `mean`, at this one time: not for a decision that may be wrong, only for patience."""
-        return math.sqrt(self._sums[_SQUARES]) / float(self._sums[_WEIGHT]) if self._sums[_WEIGHT] > 0.0 else math.inf
+        weight, _, _, squares, _ = self.totals
+        return math.sqrt(squares) / weight if weight > 0.0 else math.inf
 
     @property
     def below(self) -> float:
@@ -140,7 +159,7 @@ class Capital:
 
     def _end(self, capitals: Floats, margin: float, alpha: float) -> float:
         """The margin at which the capital would have been 1 / alpha: a greater one would have been ruled out."""
-        stakes = _bets(self.margin) * float(self._sums[_WEIGHT])
+        stakes = _bets(self.margin) * self.totals[0]
         least, most = -1.0, 1.0
         for _ in range(40):
             middle = (least + most) / 2
@@ -237,11 +256,12 @@ class ScoreSums:
 def _terms(margin: float, score: Score) -> Floats:
     """What a score adds to each sum; a score stands in several sums, and most are alike."""
     weight, low, high, waiting, trial, answer, of = score
-    middle, stakes = (low + high) / 2, _bets(margin)
-    terms = np.empty(_WIDTH)
+    stakes, terms, told = _bets(margin), np.empty(_WIDTH), trial is not None or answer is not None
+    farther = low if -low > high else high
     terms[_BELOW] = np.log1p(stakes * (weight * margin - high))
     terms[_ABOVE] = np.log1p(stakes * (low - weight * margin))
-    terms[_WEIGHT:_TRIAL] = weight, middle, middle * middle, high - low, 1.0, waiting
+    terms[_WEIGHT:_EQUAL] = weight, low, high, farther**2, farther**3
+    terms[_EQUAL:_TRIAL] = of * (low == high and not told), 1.0, waiting
     terms[_TRIAL:_ANSWER] = of * (trial or 0.0), trial is not None, of * (trial is not None)
     terms[_ANSWER:] = of * (answer or 0.0), answer is not None, of * (answer is not None)
     return terms

@@ -205,26 +205,23 @@ def test_no_console_is_green_without_a_router(healed: Invented, visitor: Visitor
 
 
 # --- the page of a trial, charts and the frame ------------------------------------------------------------------------
-COMPARED = (
-    ("lower", "upper", "feedbacks"),
-    {
-        "Worse": (0.112, 0.802, 60),
-        "Undecided": (-0.2, 0.3, 60),
-        "Undecided ": (-0.2, -0.1, 49),
-        "Better": (-0.2, -0.1, 60),
-        "Not worse": (-0.2, 0.01, 60),
-    },
-)
+FINDINGS = {
+    "worse": (0.112, 0.802, ["Abort"]),
+    "undecided": (-0.2, 0.3, []),
+    "better": (-0.2, -0.1, ["Promote"]),
+    "not worse": (-0.2, 0.01, ["Promote"]),
+    "no difference that matters": (-0.01, 0.01, ["Promote"]),
+}
 
 
-@pytest.mark.parametrize("word", COMPARED[1])
+@pytest.mark.parametrize("word", FINDINGS)
 def test_a_trial_leads_with_its_verdict_which_the_buttons_follow(healed: Invented, visitor: Visitor, word: str) -> None:
-    said = compared("rf:2", **dict(zip(COMPARED[0], COMPARED[1][word], strict=True)))
+    lower, upper, wanted = FINDINGS[word]
+    said = compared("rf:2", finding=word, lower=lower, upper=upper)
     healed.view.facts.comparison(b"digits/rf:2", codec.comparisons.encode(said), at_s=NOW_S)
     page = visitor.open("/console/applications/digits/trials/rf:2")
-    expect(page.locator("#live_verdict .word")).to_have_text(word.strip())
+    expect(page.locator("#live_verdict .word")).to_have_text(word.capitalize())
     expect(page.locator("#live_verdict")).to_contain_text(f"between {said.lower:+.3f} and {said.upper:+.3f}")
-    wanted = {"Worse": ["Abort"], "Better": ["Promote"], "Not worse": ["Promote"]}.get(word, [])
     expect(page.locator("#live_verdict .button.primary")).to_have_text(wanted)
     expect(page.get_by_role("button", name="Promote digits rf 2", exact=True)).to_be_visible()
     assert blemishes(page) == []

@@ -43,8 +43,8 @@ CHANGES = (
     (4, "canary", "rf:2", 60, "rollout", "upper end -0.010 below 0.02"),
 )
 COMPARED = {"application": "digits", "stage": "canary", "difference": -0.1, "lower": -0.2, "upper": -0.01} | {
-    "feedbacks": 60, "loss": 0.2, "loss_lower": 0.1, "loss_upper": 0.3, "scores": 80, "waiting": 3, "since_s": 1,
-    "upto_s": 61, "trial_loss": 0.2, "trial_feedbacks": 50, "answer_loss": 0.3, "answer_feedbacks": 40,
+    "finding": "better", "feedbacks": 60, "loss": 0.2, "loss_lower": 0.1, "loss_upper": 0.3, "scores": 80, "waiting": 3,
+    "since_s": 1, "upto_s": 61, "trial_loss": 0.2, "trial_feedbacks": 50, "answer_loss": 0.3, "answer_feedbacks": 40,
 }  # fmt: skip
 
 

@@ -42,11 +42,11 @@ def imports_of(statements):
 
 # --- names and sizes ------------------------------------------------------------------------------------------------
 BUDGETS = """
-clipper_topics 2675
-clipper_stream 355 batching 495 caching 180 client 1210 combining 180 drift 225 evaluation 3695 feedback 500 http 335
-               models 2800 query 2510 selection 1970 sequential_testing 1040
-clipper_agents 55 broker 650 cli 3465 control 1860 dead_letters 230 demo 605 examples 35 feedback 385 host 1260
-               kafka 2395 observability 1200 replay 2100 rollout 1645 router 4155 settings 730 status 2520
+clipper_topics 2715
+clipper_stream 355 batching 495 caching 180 client 1210 combining 180 drift 250 evaluation 3705 feedback 505 http 335
+               models 2800 query 2520 selection 2005 sequential_testing 1615
+clipper_agents 55 broker 650 cli 3480 control 1875 dead_letters 230 demo 605 examples 35 feedback 385 host 1260
+               kafka 2395 observability 1200 replay 2100 rollout 1720 router 4155 settings 730 status 2530
                streaming 2340 supervisor 1725
 clipper_gateway 3560 console 1590
 clipper_loadgen 1030

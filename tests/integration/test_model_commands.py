@@ -99,6 +99,18 @@ def test_applications_are_created_shown_updated_and_deleted_and_come_back(shell)
     shell("application", "update", "shop", "--field", 'drift={"detector": "adwin", "parameters": {"delta": 0.01}}')
 
 
+def test_a_planned_trial_says_beforehand_how_long_it_takes_and_keeps_its_shadow_share(shell):
+    shell("apply")
+    shell("application", "update", "digits", "--field", 'rollout={"plan": {"feedbacks": 5000}}')
+    deployed = shell.run("model", "deploy", "svm:2", *NEW, "--stage", "canary", "--automatic")
+    assert deployed.err[-1].startswith("the plan of trial svm:2 has no end that is known: no feedback comes now")
+    shell("model", "canary", "svm:2", "--share", "0.1", "--shadow-share", "0.25")
+    shell("model", "canary", "svm:2", "--share", "0.2")
+    (shown,) = shell.json("application", "show", "digits")
+    kept = {"share": 0.2, "automatic": True, "shadow_share": 0.25}
+    assert shown["trials"] == [{"model": "svm:2", "stage": "canary", **kept}]
+
+
 def test_what_is_exported_is_applied_without_a_change_and_prune_takes_away_the_rest(shell):
     shell("apply")
     shell("model", "deploy", "svm:2", *NEW, "--stage", "canary")

@@ -148,11 +148,11 @@ async def test_a_model_that_turns_bad_is_reported_once_and_is_shown_until_it_is_
 
     changes = RecordedChanges(kafka, catalogue)
     await changes.create(WATCHED)
-    good = answered("good:1", 1)
+    good, in_one_hour = answered("good:1", 1), {"queried_at_ms": 1}
     async with writing(kafka, catalogue) as logs:
         async with steward(kafka, catalogue, changes) as (_, metrics):
-            await logs.queries(150, [good, answered("bad:1", 1)])
-            await logs.queries(120, [good, answered("bad:1", 0)])
+            await logs.queries(150, [good, answered("bad:1", 1)], **in_one_hour)
+            await logs.queries(120, [good, answered("bad:1", 0)], **in_one_hour)
             rise = (await until("the rise", lambda: changes.noted))[0]
             assert counted(metrics, "up") == 1
         shown = await drifts()
@@ -160,7 +160,7 @@ async def test_a_model_that_turns_bad_is_reported_once_and_is_shown_until_it_is_
         compared = await read_comparisons(kafka, catalogue, await read_control(kafka, catalogue))
         assert compared == (), "nothing is compared"
         async with steward(kafka, catalogue, changes) as (_, metrics):
-            await logs.queries(200, [good, answered("bad:1", 1)])
+            await logs.queries(200, [good, answered("bad:1", 1)], **in_one_hour)
             await until("the fall", lambda: len(changes.noted) > 1)
             assert (counted(metrics, "up"), counted(metrics, "down")) == (None, 1)
             live = list(changes.noted)

@@ -13,6 +13,7 @@ from builders.benchmarks import benchmark_module
 from scipy.special import betaln
 from scipy.stats import binom, binomtest
 
+from clipper_stream.sequential_testing.planned_test import DAY_S, TrialPlan
 from clipper_stream.sequential_testing.rollout_rule import TrialRule, judge
 from clipper_stream.sequential_testing.trial_evidence import TrialDecision, TrialEvidence
 
@@ -24,6 +25,8 @@ SCENARIOS = {
     "day and night, half, +0.02": (6_000, "worse", ""),
     "labels, -0.10": (12_000, "better", ""),
     "failures are labelled first, -0.10": (12_000, "better", ""),
+    "sessions of 20, half, +0.02": (6_000, "worse", ""),
+    "sessions of 20, half, -0.10": (14_000, "better", ""),
     "the host starts for 30 s, labels, -0.10": (12_000, "better", ""),
     "the host dies for 5 s each 5 min, rewards, -0.10": (12_000, "better", ""),
     "feedback about a declared sample of 5 % of queries, half, -0.10": (16_000, "better", ""),
@@ -44,6 +47,31 @@ def test_a_trial_is_decided_wrongly_no_oftener_than_is_promised(name, seeds):
     promoted = sum(end.action == "promote" for end in found)
     assert promoted >= seeds - most - 1 if kind == "better" else promoted <= most, found
     assert kind != "unknown" or sum(said in end.why for end in found) >= seeds - most, found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "always the same, -0.10",
+        "day and night, half, +0.05",
+        "the trial's feedback is slower, half, -0.05",
+        "labels, -0.10",
+    ],
+)
+def test_the_arrays_that_show_how_often_a_plan_errs_end_as_the_product_does(name):
+    scenario = replace(DECISIONS.SCENARIOS[name], queries=3_000, horizon=1_000)
+    rule = TrialRule(confidence=0.9, least=1, plan=TrialPlan(feedbacks=1_000, days=140 / DAY_S))
+    ends = TRIALS.planned(scenario, 1, rule), TRIALS.run(scenario, 1, rule)
+    assert ends[0].action == ends[1].action
+    assert 0 <= ends[1].feedbacks - ends[0].feedbacks <= 2 * TRIALS.LOOK_EVERY or ends[0].action == "wait"
+
+
+@pytest.mark.parametrize("name", ["half, +0.02", "losses of 0.1, half, +0.00", "failures are labelled first, +0.10"])
+def test_a_plan_decides_wrongly_no_oftener_than_is_promised(name):
+    scenario = replace(DECISIONS.SCENARIOS[name], queries=6_000, horizon=2_000)
+    rule = TrialRule(confidence=0.9, plan=TrialPlan(feedbacks=2_000))
+    wrong = sum(TRIALS.planned(scenario, seed, rule).wrong for seed in range(30))
+    assert wrong <= int(binom.ppf(0.999, 30, 0.05))
 
 
 def test_a_sample_of_the_feedback_that_was_not_declared_is_not_enough():

@@ -21,7 +21,14 @@ class Comparison(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     feedbacks: int
     """How many gave its loss."""
     difference: float | None = None
-    """`trial_loss` minus `answer_loss`; absent: not known, or a candidate."""
+    """Estimate of the loss of the trial minus that of the answers, of the same queries and weights as its interval;
+    absent: not known, or a candidate."""
+    standard_error: float | None = None
+    """Of that estimate at this one time; absent: not known."""
+    paired: bool = False
+    """Whether labels say of each query how good both versions are; else those that each answered are compared."""
+    finding: str = "undecided"
+    """What the rule says of a trial for sure: `better`, `not worse`, `no difference that matters`, `worse`."""
     lower: float
     """Lower end of the interval of the difference, of all `scores`, with or without feedback; -1: nothing is known."""
     upper: float
@@ -34,7 +41,7 @@ class Comparison(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     loss_upper: float
     """Upper end of that interval."""
     scores: int = 0
-    """How many decisions the interval of the difference is made of."""
+    """How many decisions, or contexts that are drawn once, the interval of the difference is made of."""
     waiting: int = 0
     """How many of these decisions still wait for feedback."""
     since_s: int | None = None

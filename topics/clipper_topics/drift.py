@@ -33,7 +33,7 @@ class DriftEvent(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     after: int
     """Of them those since the estimated change."""
     loss_before: Ratio
-    """Mean of those before it."""
+    """Mean of those before it, at the same hours of the day."""
     loss_after: Ratio
     """Mean of those since."""
     revision: int

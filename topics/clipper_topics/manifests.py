@@ -126,6 +126,24 @@ class Trial(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fie
     """Share of the queries that ask it besides (`shadow`), or that it answers instead of the policy (`canary`)."""
     automatic: bool = False
     """Whether it is stepped up, promoted or aborted by the application's `rollout` rule."""
+    shadow_share: Ratio = 0.0
+    """Of a canary: share of the queries that ask it as a shadow, of those that no canary answers. A label says of each
+    how good both versions are, which takes far fewer labels than to compare different queries."""
+
+
+class RolloutPlan(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """When a trial ends at the latest: after so many feedbacks or days, whichever comes first."""
+
+    feedbacks: Annotated[int, Meta(ge=10, le=10**9)] | None = None
+    """Feedbacks about queries that compare it with the answers; absent: any number."""
+    days: Annotated[float, Meta(gt=0.0, le=365.0)] | None = None
+    """Days since its first answer; absent: any number. Whole ones where losses follow the time of day."""
+    power: Annotated[float, Meta(gt=0.5, lt=1.0)] = 0.8
+    """How probably a difference of the margin is to be found; `status` says whether the plan is long enough."""
+
+    def __post_init__(self) -> None:
+        if self.feedbacks is None and self.days is None:
+            raise ValueError("rollout.plan has no end: give feedbacks, or days, or both")
 
 
 class RolloutRule(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -139,6 +157,8 @@ class RolloutRule(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unkno
     """Half of the rest is how probable it is that one is ever stepped up wrongly, and half that one is aborted so."""
     margin: Ratio = 0.02
     """How much more loss is taken as no loss, in [0, 1]: the smaller, the longer an equal version takes."""
+    relative_margin: Annotated[float, Meta(gt=0.0, le=1000.0)] | None = None
+    """The same as a multiple of the answers' loss, for failures that are rare: 0.5 allows half as many more."""
     label_margin: Annotated[float, Meta(gt=0.0)] | None = None
     """The same in the unit of the labels, of `absolute` losses, whatever their scale; absent: `margin` counts."""
     steps: Annotated[list[Ratio], Meta(min_length=1, max_length=16)] = msgspec.field(
@@ -147,6 +167,11 @@ class RolloutRule(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unkno
     """Shares of a canary, rising; after the last one the version is promoted."""
     least: Count = 50
     """Feedbacks about the trial at each step before the next."""
+    least_days: Annotated[int, Meta(ge=0, le=365)] = 0
+    """Whole days before a promotion, where losses follow the time of day."""
+    plan: RolloutPlan | None = None
+    """When a trial ends at the latest: it is then found better, worse or without a difference that matters sooner than
+    by a rule that may decide at any time; absent: it lasts until something is known for sure."""
     sampled_feedback: bool = False
     """Whether feedback is about a random sample of the queries, drawn whatever their answers and losses are: then a
     query whose feedback never comes is left out. Else its loss may be anything, which counts against both verdicts."""
@@ -185,6 +210,10 @@ class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forb
     """Keep so many candidates, and retire the worst when the interval of its loss lies above theirs; absent: all."""
     drift: DriftRule | None = None
     """What watches the losses of candidates and trials for a change; absent: nothing."""
+    assign: Literal["query", "context"] = "query"
+    """Whether a canary answers is drawn for each query, or once for each `context`, which sees one version then."""
+    context_window_s: Annotated[float, Meta(gt=0.0, le=604_800.0)] = 86_400.0
+    """Where contexts are drawn: of each, the mean loss counts of the queries within so many seconds of its first."""
     policy: PolicySpec = msgspec.field(default_factory=PolicySpec)
     """Who chooses among them."""
     combiner: Literal["vote", "mean"] = "vote"
@@ -238,6 +267,8 @@ class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forb
         canaries = math.fsum(trial.share for trial in self.trials if trial.stage == "canary")
         if canaries > 1.0:
             raise ValueError(f"canaries answer {canaries:g} of the queries together: let their shares sum to 1 at most")
+        if self.assign == "context" and any(trial.shadow_share for trial in self.trials):
+            raise ValueError('shadow_share is drawn for each query: leave it out, or give assign = "query"')
 
 
 class BatchSpec(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

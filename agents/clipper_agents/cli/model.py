@@ -99,9 +99,13 @@ def canary_model(
     share: Share,
     application: ApplicationOption = None,
     automatic: Automatic = None,
+    shadow_share: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, metavar="RATIO", help="Of the queries, that ask it besides; absent: as it was."),
+    ] = None,
 ) -> None:
     """Have a version answer a share of the queries instead of the policy's choice."""
-    _make(change, "canary", ref, application, share=share, automatic=automatic)
+    _make(change, "canary", ref, application, share=share, automatic=automatic, shadow_share=shadow_share)
 
 
 @model.command("promote", epilog="Example: clipper-stream model promote svm:3 -a digits --revision 8")
@@ -219,10 +223,21 @@ def deploy(
     deployment.ensure_topics([model])
     before = {} if wait_s is None else asyncio.run(read_reports(deployment.kafka, deployment.catalogue))
     changed = change.make(decide, application)
+    if automatic and stage != "live" and state.manifests.applications[application].rollout.plan is not None:
+        _tell_plan(deployment, application, ref)
     if wait_s is not None and model.colocated:
         say(f"model {model.ref} runs inside the routers: there is no host to wait for", stderr=True)
     elif wait_s is not None:
         _wait(deployment, model, wait_s, before if changed else {})
+
+
+def _tell_plan(deployment: DeploymentContext, application: str, ref: str) -> None:
+    from clipper_agents.status.collect import read_status
+
+    found = asyncio.run(read_status(deployment.kafka, deployment.catalogue)).applications
+    for trial in found[application].trials if application in found else ():
+        if trial.model == ref:
+            say(f"the plan of trial {ref} {trial.plan}", stderr=True)
 
 
 def _wait(

@@ -121,9 +121,9 @@ def _expected_line(model: str, found: ExpectedLoss) -> str:
 
 def trial_line(trial: VersionStatus) -> str:
     """Return how a trial does by the steward's evidence, and what it waits for."""
-    found = trial.compared
+    found, plan = trial.compared, f"; its plan {trial.plan}" if trial.plan else ""
     if found is None or found.since_s is None or not found.scores:
-        return f"trial {trial.model} waits: {trial.waits_for}"
+        return f"trial {trial.model} waits: {trial.waits_for}{plan}"
     waiting = f" ({found.waiting} wait for feedback)" if found.waiting else ""
     sides = (found.trial_loss, found.trial_feedbacks), (found.answer_loss, found.answer_feedbacks)
     own, answers = (f"{UNKNOWN if loss is None else f'{loss:.3f}'} of {count}" for loss, count in sides)
@@ -131,7 +131,7 @@ def trial_line(trial: VersionStatus) -> str:
     return (
         f"trial {trial.model}: loss {own} feedbacks, models {answers}{difference}; in [{found.lower:+.3f} "
         f"{found.upper:+.3f}] for all {found.scores} queries{waiting} from {span(found.since_s, found.upto_s)}; "
-        f"waits: {trial.waits_for}"
+        f"waits: {trial.waits_for}{plan}"
     )
 
 

@@ -36,9 +36,18 @@ def shadow(
     return _tried(published, application, Trial(model=ref, stage="shadow", share=share), automatic, "shadow")
 
 
-def canary(published: Manifests, application: str, ref: str, share: float, *, automatic: bool | None = None) -> Plan:
-    """Put a version on trial as a canary: it answers a share of the queries. Arguments and errors as of `shadow`."""
-    return _tried(published, application, Trial(model=ref, stage="canary", share=share), automatic, "canary")
+def canary(
+    published: Manifests,
+    application: str,
+    ref: str,
+    share: float,
+    *,
+    automatic: bool | None = None,
+    shadow_share: float | None = None,
+) -> Plan:
+    """Put a version on trial as a canary: it answers a share of the queries, and is a shadow of `shadow_share`."""
+    trial = Trial(model=ref, stage="canary", share=share)
+    return _tried(published, application, trial, automatic, "canary", shadow_share=shadow_share)
 
 
 def step(published: Manifests, application: str, ref: str, share: float) -> Plan:
@@ -196,6 +205,7 @@ def _tried(
     automatic: bool | None,
     command: Command,
     model: ModelManifest | None = None,
+    shadow_share: float | None = None,
 ) -> Plan:
     before = existing(published, application)
     if trial.model in before.models:
@@ -203,8 +213,12 @@ def _tried(
             f"{trial.model} is live at application {before.name}: only another version can be tried beside it"
         )
     found = [each for each in before.trials if each.model == trial.model]
-    kept = found[0].automatic if found else False
-    trial = replace(trial, automatic=kept if automatic is None else automatic)
+    kept = found[0] if found else trial
+    trial = replace(
+        trial,
+        automatic=kept.automatic if automatic is None else automatic,
+        shadow_share=kept.shadow_share if shadow_share is None else shadow_share,
+    )
     trials = [trial if each.model == trial.model else each for each in before.trials]
     after = _manifest(
         {**msgspec.to_builtins(before), "trials": msgspec.to_builtins(trials if found else [*trials, trial])}

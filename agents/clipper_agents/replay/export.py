@@ -103,4 +103,5 @@ def configuration_of(manifest: ApplicationManifest, loss: str) -> Configuration:
         loss=loss,
         default_output=manifest.default_output,
         confidence_threshold=manifest.confidence_threshold,
+        contexts_drawn=manifest.assign == "context",
     )

@@ -21,6 +21,7 @@ from clipper_agents.control.state import ControlState
 from clipper_stream.errors import SetupError
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import SelectionState
+from clipper_stream.sequential_testing.planned_test import TrialPlan
 from clipper_stream.sequential_testing.rollout_rule import TrialRule
 from clipper_topics.manifests import ApplicationManifest, DriftRule, Trial
 
@@ -31,13 +32,26 @@ _DRIFT = "drift"
 class TrialShare(NamedTuple):
     """With which probability a trial is asked under a revision, whether it serves then, and the other canaries' sum.
 
-    `audited` is the share of the queries that ask all candidates.
+    `audited` is the share of the queries that ask all candidates, `besides` of those that ask a canary as a shadow.
+    Where contexts are drawn, those have the trial whose number, by `seed`, is below `part`; those below `before` had it
+    at an earlier share.
     """
 
     share: float
     canary: bool
     others: float
     audited: float
+    besides: float = 0.0
+    seed: int = 0
+    part: float = 0.0
+    before: float = 0.0
+
+    def probability(self, *, redrawn: bool) -> float:
+        """Of asking it, if nobody else is tried; `redrawn`: of a context that did not have it at an earlier share."""
+        new, rest = self.share, max(0.0, 1.0 - self.share - self.others - self.besides)
+        if redrawn:
+            new *= 1.0 - self.before / self.part if self.before < self.part else 0.0
+        return new / (new + rest) if self.canary and new else new
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +63,7 @@ class TrialSpec:
         step_since: That of its present stage and share.
         shares: By revision, as far as they are known.
         attempt: Number of comparisons in which the version was on trial, this one included.
+        at_once: The most automatic trials that were on at once with it, itself included.
     """
 
     trial: Trial
@@ -56,6 +71,7 @@ class TrialSpec:
     step_since: int
     shares: Mapping[int, TrialShare]
     attempt: int = 1
+    at_once: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +95,7 @@ class ComparisonSpec:
         candidates_since: Revision since which they are these.
         keep_best: How many candidates to keep; None: all.
         begins_ms: When the oldest of these comparisons began, milliseconds since the epoch.
+        context_window_s: Seconds of a context's mean loss, where contexts are drawn; None: each query draws.
     """
 
     application: str
@@ -95,6 +112,7 @@ class ComparisonSpec:
     keep_best: int | None
     drift: DriftSpec | None
     begins_ms: int
+    context_window_s: float | None = None
 
     @property
     def since(self) -> int:
@@ -116,7 +134,9 @@ def comparison_specs(state: ControlState, *, drift: bool = True) -> dict[str, Co
 
 def _spec(state: ControlState, manifest: ApplicationManifest, *, drift: bool) -> ComparisonSpec:
     said = manifest.scaled_rollout
-    rule = TrialRule(confidence=said.confidence, margin=said.margin, steps=tuple(said.steps), least=said.least)
+    plan = None if said.plan is None else TrialPlan(**msgspec.structs.asdict(said.plan))
+    alike = {name: getattr(said, name) for name in ("confidence", "margin", "least", "least_days")}
+    rule = TrialRule(**alike, steps=tuple(said.steps), relative=said.relative_margin or 0.0, plan=plan)
     trials = tuple(_trial(state, manifest, trial) for trial in manifest.trials)
     candidates_since = _since(state, manifest, partial(same_candidates, now=manifest))
     watches = _drift(state, manifest) if drift else None
@@ -138,6 +158,7 @@ def _spec(state: ControlState, manifest: ApplicationManifest, *, drift: bool) ->
         keep_best=manifest.keep_best,
         drift=watches,
         begins_ms=_began_ms(state, manifest, first),
+        context_window_s=manifest.context_window_s if manifest.assign == "context" else None,
     )
 
 
@@ -146,12 +167,14 @@ def _trial(state: ControlState, manifest: ApplicationManifest, trial: Trial) -> 
     history = state.changes.get(manifest.name, {})
     then = {number: found.after for number in range(since, manifest.revision) if (found := history.get(number))}
     revisions = {**then, manifest.revision: manifest}
+    others = ([one.automatic for one in each.trials if one.model != trial.model] for each in revisions.values() if each)
     return TrialSpec(
         trial=trial,
         since=since,
         step_since=_since(state, manifest, partial(same_step, now=manifest, trial=trial)),
-        shares={number: _share_of(one, trial.model) for number, one in revisions.items() if one is not None},
+        shares=_shares({number: one for number, one in revisions.items() if one is not None}, trial.model),
         attempt=_attempts(state, manifest, trial.model),
+        at_once=1 + max(map(sum, others)),
     )
 
 
@@ -171,10 +194,22 @@ def _attempts(state: ControlState, manifest: ApplicationManifest, ref: str) -> i
     return count
 
 
+def _shares(revisions: Mapping[int, ApplicationManifest], ref: str) -> dict[int, TrialShare]:
+    found: dict[int, TrialShare] = {}
+    for number, manifest in revisions.items():
+        now = _share_of(manifest, ref)
+        earlier = [was.part for was in found.values() if was.seed == now.seed and was.part != now.part]
+        found[number] = now._replace(before=max(earlier, default=0.0))
+    return found
+
+
 def _share_of(manifest: ApplicationManifest, ref: str) -> TrialShare:
-    (own,) = (one for one in manifest.trials if one.model == ref)
-    others = sum(one.share for one in manifest.trials if one.stage == "canary" and one.model != ref)
-    return TrialShare(own.share, own.stage == "canary", others, manifest.audit_ratio)
+    (at,) = (number for number, one in enumerate(manifest.trials) if one.model == ref)
+    own, shares = manifest.trials[at], [one.share if one.stage == "canary" else 0.0 for one in manifest.trials]
+    others, is_canary = sum(shares[:at] + shares[at + 1 :]), own.stage == "canary"
+    besides = max(0.0, min(own.shadow_share, 1.0 - others - own.share)) if is_canary else 0.0
+    part = own.share / (1.0 - sum(shares[:at])) if is_canary and own.share else 0.0
+    return TrialShare(own.share, is_canary, others, manifest.audit_ratio, besides, manifest.seed, part)
 
 
 def _answers_by_one(manifest: ApplicationManifest) -> bool:
@@ -214,7 +249,7 @@ def same_comparison(then: ApplicationManifest, now: ApplicationManifest, ref: st
 
 def same_step(then: ApplicationManifest, now: ApplicationManifest, trial: Trial) -> bool:
     """Whether a trial has the same stage and share, in the same comparison."""
-    same = any((one.model, one.stage, one.share) == (trial.model, trial.stage, trial.share) for one in then.trials)
+    same = any(msgspec.structs.replace(one, automatic=trial.automatic) == trial for one in then.trials)
     return same and same_comparison(then, now, trial.model)
 
 
@@ -240,8 +275,9 @@ def _answers_with(manifest: ApplicationManifest) -> tuple[Any, ...]:
     )
 
 
-def _intervals(manifest: ApplicationManifest) -> tuple[float, bool, int]:
-    return manifest.rollout.confidence, manifest.rollout.sampled_feedback, len(manifest.rollout.steps)
+def _intervals(manifest: ApplicationManifest) -> tuple[Any, ...]:
+    rule, window_s = manifest.rollout, manifest.context_window_s if manifest.assign == "context" else None
+    return rule.confidence, rule.sampled_feedback, len(rule.steps), rule.plan, window_s
 
 
 # --- what has to be read again --------------------------------------------------------------------------------------
@@ -264,4 +300,4 @@ def _spans(specs: Mapping[str, ComparisonSpec]) -> Iterator[tuple[str, str, int]
         if one.drift is not None:
             yield name, _DRIFT, one.drift.since
         for one_trial in one.trials:
-            yield name, f"{one_trial.trial.model} within {one.rule.margin}", one_trial.since
+            yield name, f"{one_trial.trial.model} within {one.rule.margin}, {one.rule.relative}", one_trial.since

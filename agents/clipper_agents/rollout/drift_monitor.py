@@ -18,7 +18,7 @@ from clipper_stream.errors import SetupError
 from clipper_topics.drift import DriftEvent
 
 MOST = 1_000
-"""Detectors of an application: a version and a context each. One holds some 20 kB."""
+"""Detectors of an application: a version and a context each. One holds some 40 kB."""
 
 
 class DriftMonitor:
@@ -42,11 +42,12 @@ class DriftMonitor:
             self._detector, self.refused = None, str(error)
 
     def observe(
-        self, losses: Mapping[str, float], record: Record, at_ms: int, *, revision: int, context: str | None
+        self, losses: Mapping[str, float], record: Record, at_ms: int, *, revision: int, context: str | None, hour: int
     ) -> list[DriftEvent]:
         """Take in one query with the losses of each version that answered; return what is detected by it.
 
-        The query was decided under `revision`; `record` is the last one about it, at its place in the order of time.
+        The query was decided under `revision`, and asked in this hour of the day, UTC; `record` is the last one about
+        it, at its place in the order of time.
         """
         if self._detector is None or revision < self.spec.since:
             return []
@@ -54,7 +55,7 @@ class DriftMonitor:
         context = context if rule.per_context else None
         for ref, loss in losses.items():
             watch = self._watch(self._detector, ref, context)
-            change = watch.observe(loss)
+            change = watch.observe(loss, hour)
             if change is not None:
                 event = DriftEvent(
                     application=self._application,

@@ -24,6 +24,8 @@ from clipper_topics.drift import DriftEvent
 from clipper_topics.prediction import Prediction
 from clipper_topics.restore import RESTORE
 
+HOUR_MS = 3_600_000
+
 
 class UnknownRevision(Exception):
     """A record was decided under a revision of its application that is not followed yet."""
@@ -142,7 +144,8 @@ class EvidenceFold:
         if evidence is not None:
             asked_ms = prediction.queried_at_ms or query.at_ms
             decision, failed = join(prediction, query.audit), failures(prediction, query.audit)
-            query.opened = evidence.decide(prediction.policy.version, decision, failed, asked_ms)
+            revision = prediction.policy.version
+            query.opened = evidence.decide(revision, decision, failed, asked_ms)
 
     def _given_up(self, query: BufferedQuery) -> None:
         for opened in query.opened or ():
@@ -169,5 +172,6 @@ class EvidenceFold:
         self._queries.close(query)
         if (monitor := self._monitors.get(name)) is not None:
             given = {ref: losses.models[ref] for ref in decision.outputs if ref in losses.models}
-            self.detected += monitor.observe(given, record, at_ms, revision=revision, context=prediction.context)
+            context, hour = prediction.context, (prediction.queried_at_ms or query.at_ms) // HOUR_MS % 24
+            self.detected += monitor.observe(given, record, at_ms, revision=revision, context=context, hour=hour)
         return name

@@ -15,6 +15,7 @@ from clipper_agents.rollout.comparison_spec import ComparisonSpec, TrialShare, T
 from clipper_agents.rollout.decisions import RolloutDecision
 from clipper_agents.rollout.query_losses import QueryLosses, apart, compared_models
 from clipper_stream.feedback.update import LoggedDecision
+from clipper_stream.selection.trials import context_number
 from clipper_stream.sequential_testing.keep_best import CandidateLosses, OpenComparison
 from clipper_stream.sequential_testing.rollout_rule import TrialVerdict, judge
 from clipper_stream.sequential_testing.score_sums import Capital
@@ -69,13 +70,15 @@ Opened: TypeAlias = OpenTrial | OpenCandidates
 class _Trial:
     spec: TrialSpec
     evidence: TrialEvidence
+    margins: tuple[float, float]
 
 
 class ApplicationEvidence:
     """What the log says about the versions of one application that `spec` compares now.
 
     Attributes:
-        mismatched: Decisions whose logged probability of asking a trial is not its share.
+        mismatched: Decisions whose logged probability of asking a trial is not its share, or whose context drew another
+            version.
     """
 
     def __init__(self, spec: ComparisonSpec, horizon_s: float) -> None:
@@ -88,11 +91,17 @@ class ApplicationEvidence:
     def follow(self, spec: ComparisonSpec) -> None:
         """Compare what a new revision says; what is compared as before keeps its evidence."""
         before, self.spec = self.spec, spec
-        self._trials = {one.trial.model: self._trial(one, spec.rule.margin) for one in spec.trials}
+        self._trials = {one.trial.model: self._trial(one) for one in spec.trials}
         if _candidates_of(before) != _candidates_of(spec):
             self._losses = self._candidates()
 
-    def decide(self, revision: int, decision: LoggedDecision, failed: Collection[str], asked_ms: int) -> list[Opened]:
+    def decide(
+        self,
+        revision: int,
+        decision: LoggedDecision,
+        failed: Collection[str],
+        asked_ms: int,
+    ) -> list[Opened]:
         """Take in what was decided about a query; what waits for its feedback."""
         found: list[Opened] = []
         if revision >= self.spec.candidates_since:
@@ -100,6 +109,8 @@ class ApplicationEvidence:
             found.append(OpenCandidates(self._losses, compared))
         for ref, trial in self._trials.items():
             seen = self._seen(trial, revision, decision, failed, asked_ms // 1000)
+            if seen is not None and decision.context is not None and self.spec.context_window_s is not None:
+                seen = self._drawn_once(seen, ref, trial.spec.shares[revision], decision.context)
             if seen is not None:
                 opened = trial.evidence.decide(seen, of_step=revision >= trial.spec.step_since)
                 if opened is not None:
@@ -147,7 +158,7 @@ class ApplicationEvidence:
 
     def _judged(self, trial: _Trial, before: int | None) -> TrialVerdict:
         of = trial.spec.trial
-        rule = replace(self.spec.rule, attempt=trial.spec.attempt)
+        rule = replace(self.spec.rule, attempt=trial.spec.attempt, at_once=trial.spec.at_once)
         verdict = judge(rule, of.stage, of.share, trial.evidence, before)
         measured = not self.spec.learns_scale or trial.evidence.kind == "reward" or _labels(trial) >= SCALE_LABELS
         if measured or verdict.action in ("wait", "abort"):
@@ -166,35 +177,52 @@ class ApplicationEvidence:
         if revision < trial.spec.since or share is None:
             return None
         candidates = self.spec.candidates
-        if share.canary and share.others >= 1.0:
-            return None
         if share.canary and any(one != ref and one not in candidates for one in decision.served):
             return None
-        asked = ref in decision.propensities
-        if asked and abs(decision.propensities[ref] - share.share) > SAME_PROBABILITY:
+        asked, drawn = ref in decision.propensities, 1.0 - share.others - share.besides
+        if asked and abs(decision.propensities[ref] - share.share - share.besides) > SAME_PROBABILITY:
             self.mismatched += 1
             return None
-        if not asked and not (share.canary and _drawn(decision, share)):
+        canary = share.canary and not (asked and ref not in decision.served)
+        if canary and drawn <= 0.0:
+            return None
+        if not asked and not (canary and _drawn(decision, share)):
             trial.evidence.pass_over(second, share.share)
             return None
         models = compared_models(decision, candidates)
         return TrialDecision(
             second=second,
-            share=share.share / (1.0 - share.others) if share.canary else share.share,
+            share=share.probability(redrawn=False),
             asked=asked,
-            canary=share.canary,
-            answer_known=self.spec.lone or not share.canary,
+            canary=canary,
+            answer_known=self.spec.lone or not canary,
             scored=len(models) == 1 or not self.spec.lone,
             silent=ref in decision.unanswered,
             failed=ref in failed,
             models_silent=decision.unanswered.issuperset(models),
             apart=apart(decision, ref, models, self.spec.loss),
+            context=decision.context or "",
         )
+
+    def _drawn_once(self, seen: TrialDecision, ref: str, share: TrialShare, context: str) -> TrialDecision | None:
+        """The same decision, which the context has drawn; None where it drew another.
+
+        One that had the trial at an earlier share drew nothing at this one, and scores nothing.
+        """
+        number = context_number(share.seed, self.spec.application, ref, context)
+        if not seen.canary:
+            return replace(seen, context_drawn=number)
+        if seen.asked != (number < share.part):
+            self.mismatched += 1
+            return None
+        if not share.before <= number or share.part <= share.before:
+            return replace(seen, canary=False, scored=False)
+        return replace(seen, context_drawn=share.part + number, share=share.probability(redrawn=True))
 
     def _comparison(
         self, model: str, stage: str, feedbacks: int, losses: Capital, verdict: TrialVerdict | None = None
     ) -> Comparison:
-        numbers: dict[str, Any] = {"lower": -1.0, "upper": 1.0, **(verdict.numbers if verdict else {})}
+        numbers: Mapping[str, Any] = {"lower": -1.0, "upper": 1.0} if verdict is None else verdict.numbers
         return Comparison(
             application=self.spec.application,
             model=model,
@@ -210,13 +238,22 @@ class ApplicationEvidence:
     def _candidates(self) -> CandidateLosses:
         return CandidateLosses(self.spec.candidates, self._horizon_s, sampled=self.spec.sampled)
 
-    def _trial(self, spec: TrialSpec, margin: float) -> _Trial:
-        known = self._trials.get(spec.trial.model)
-        if known is None or known.spec.since != spec.since or known.evidence.whole.margin != margin:
-            return _Trial(spec, TrialEvidence(margin, self._horizon_s, sampled=self.spec.sampled))
+    def _trial(self, spec: TrialSpec) -> _Trial:
+        known, rule = self._trials.get(spec.trial.model), self.spec.rule
+        margins = rule.margin, rule.relative
+        if known is None or known.spec.since != spec.since or known.margins != margins:
+            evidence = TrialEvidence(
+                *(rule.margin, self._horizon_s),
+                sampled=self.spec.sampled,
+                relative=rule.relative,
+                plan=rule.plan,
+                window_s=self.spec.context_window_s or 0.0,
+                answered_within_s=math.ceil(self._answered_within_ms / 1000),
+            )
+            return _Trial(spec, evidence, margins)
         if known.spec.step_since != spec.step_since:
             known.evidence.next_step()
-        return _Trial(spec, known.evidence)
+        return _Trial(spec, known.evidence, margins)
 
 
 def _labels(trial: _Trial) -> int:
@@ -248,11 +285,7 @@ def _candidates_of(spec: ComparisonSpec) -> tuple[object, ...]:
 def _waits_for(verdict: TrialVerdict) -> str:
     if verdict.action == "wait":
         return verdict.why
-    done = {
-        "step": f"stepped up to {verdict.share:.3%}" if verdict.share else "",
-        "promote": "promoted",
-        "abort": "aborted",
-    }
+    done = {"step": f"stepped up to {verdict.share or 0.0:.3%}", "promote": "promoted", "abort": "aborted"}
     return f"it is to be {done[verdict.action]}: {verdict.why}"
 
 

@@ -153,10 +153,11 @@ class ApplicationRegistry:
             spec=RowSpec.of(manifest.input),
             candidates=tuple(candidate for candidate in candidates if candidate is not None),
             trials=tuple(
-                TrialModel(candidate=candidate, stage=trial.stage, share=trial.share)
+                TrialModel(candidate=candidate, stage=trial.stage, share=trial.share, shadow_share=trial.shadow_share)
                 for candidate, trial in trials
                 if candidate is not None
             ),
+            draws_contexts=manifest.assign == "context",
             policy=make_policy(manifest.policy.name, manifest.policy.parameters),
             combiner=manifest.combiner,
             loss=manifest.scaled_loss,

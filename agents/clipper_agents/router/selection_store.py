@@ -227,7 +227,7 @@ class SelectionStore:
         key = (application.name, None if context is None else partition, context)
         choice = self._prepared.get(key)
         if choice is None:
-            choice = self._prepared[key] = application.choice(self.state(application.name, partition, context))
+            choice = self._prepared[key] = application.choice(self.state(application.name, partition, context), context)
             if len(self._prepared) > MAX_PREPARED:
                 self._prepared.popitem(last=False)
         return choice

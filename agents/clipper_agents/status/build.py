@@ -23,7 +23,6 @@ from clipper_agents.status.model import (
     ModelStatus,
     Stage,
     Status,
-    Verdict,
     VersionStatus,
 )
 from clipper_agents.status.processes import ServedMetrics
@@ -38,10 +37,11 @@ from clipper_stream.errors import SetupError
 from clipper_stream.selection.confidence import BINS, Z, expected_loss
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
+from clipper_stream.sequential_testing.planned_test import TrialPlan, outlook
 from clipper_topics.comparison import Comparison
 from clipper_topics.drift import DriftEvent
 from clipper_topics.host_report import HostReport
-from clipper_topics.manifests import ApplicationManifest, ModelManifest, RolloutRule, Trial
+from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
 
 SHOWN_CHANGES = 5
 NOT_SHOWN: Mapping[str, Any] = {"before": None, "after": None, "feedback_ends": [], "rows": None}
@@ -210,9 +210,30 @@ class StatusBuilder:
                 cache_hit_ratio=counted["cached", ref] / answered if answered else None,
                 drift=None if stage == "retired" else self._drift(manifest.name, ref),
                 since_s=None if trial is None or ref not in changed_ms else changed_ms[ref] / 1000,
-                verdict=None if trial is None else _verdict(manifest.scaled_rollout, compared),
+                verdict=None if trial is None else "undecided" if compared is None else compared.finding,
                 waits_for="" if trial is None else _waits_for(trial, compared),
+                plan="" if trial is None else self._plan(manifest, trial, compared, counts),
             )
+
+    def _plan(
+        self, manifest: ApplicationManifest, trial: Trial, compared: Comparison | None, counts: TrafficCounts
+    ) -> str:
+        """How long a planned trial takes, by what it has shown, or else by what the live models lose."""
+        rule, share = manifest.scaled_rollout, trial.share
+        if rule.plan is None:
+            return ""
+        if compared is not None and compared.standard_error and compared.scores:
+            variance, drawn = compared.standard_error**2 * compared.scores, not compared.paired
+            if manifest.assign == "context" and compared.trial_feedbacks:  # a score is the mean of a context's losses
+                variance *= compared.feedbacks / compared.trial_feedbacks
+        else:
+            state, drawn = self.facts.state(manifest.name), trial.stage == "canary"
+            losses = [one.mean for ref in manifest.models if (one := self._loss(None, state.of(ref)))]
+            mean = sum(losses) / len(losses) if losses else 0.5
+            variance = mean * (1.0 - mean) / (share * (1.0 - share) if drawn and 0.0 < share < 1.0 else 1.0)
+        per_s = counts.amounts["feedback",] / max(1, counts.seconds) * (1.0 if drawn else share + trial.shadow_share)
+        plan, margin = TrialPlan(**msgspec.structs.asdict(rule.plan)), 0.0 if rule.relative_margin else rule.margin
+        return outlook(plan, (1.0 - rule.confidence) / 2, margin, per_s, variance, share if drawn else None)
 
     def _retired(self, manifest: ApplicationManifest) -> list[str]:
         since_ms = 1000 * (self.now_s - RETIRED_SHOWN_S)
@@ -236,16 +257,6 @@ class StatusBuilder:
         found = self.facts.declared.drifts.get((application, ref))
         is_shown = found is not None and found.worse and self.now_s - found.at_ms / 1000 <= DRIFT_SHOWN_S
         return found if is_shown else None
-
-
-def _verdict(rule: RolloutRule, compared: Comparison | None) -> Verdict:
-    if compared is None:
-        return "undecided"
-    if compared.lower > rule.margin:
-        return "worse"
-    if compared.upper >= rule.margin or compared.feedbacks < rule.least:
-        return "undecided"
-    return "better" if compared.upper < 0 else "not worse"
 
 
 def weights_of(manifest: ApplicationManifest | None, state: SelectionState, refs: Sequence[str]) -> dict[str, float]:

@@ -139,11 +139,11 @@ def drift_described(found: DriftEvent) -> str:
     >>> place = {"revision": 2, "topic": "clipper.feedback", "partition": 3, "offset": 812}
     >>> about = {"application": "digits", "model": "svm:1", "at_ms": 0, "detector": "adwin"}
     >>> drift_described(DriftEvent(**about, **losses, **place))
-    'loss of svm:1 for digits has risen from 0.040 to 0.310 (adwin, 57 losses ago)'
+    'loss of svm:1 for digits has risen from 0.040 to 0.310 (adwin by the hour of day, 57 losses ago)'
     """
     context = "" if found.context is None else f" in context {one_line(found.context)}"
     moved = f"has {'risen' if found.worse else 'fallen'} from {found.loss_before:.3f} to {found.loss_after:.3f}"
-    seen_by = f"{one_line(found.detector)}, {found.after} losses ago"
+    seen_by = f"{one_line(found.detector)} by the hour of day, {found.after} losses ago"
     return f"loss of {found.model} for {found.application}{context} {moved} ({seen_by})"
 
 

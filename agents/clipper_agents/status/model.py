@@ -15,7 +15,6 @@ from clipper_topics.drift import DriftEvent
 from clipper_topics.prediction import LOW_CONFIDENCE, REFUSALS
 
 Stage = Literal["live", "canary", "shadow", "retired"]
-Verdict = Literal["better", "not worse", "worse", "undecided"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +83,9 @@ class VersionStatus:
         latency: Of its answers that came from no cache, `cache_hit_ratio` being the share of the others.
         drift: The detection of the last week that its loss has risen, unless it was seen to fall since.
         since_s: When it was put into its stage of a trial; None when no change says so.
-        verdict: Of a trial: what the steward's interval says of it, held against the margin of the rule; a promotion
-            needs as many feedbacks as the rule asks for.
+        verdict: Of a trial: what the rule says of it for sure, by the steward's last word.
         waits_for: Of a trial: why the rule decides nothing yet, or what it is about to do.
+        plan: Of a trial with a plan: how long it takes at today's traffic, and whether that is enough.
     """
 
     model: str
@@ -105,8 +104,9 @@ class VersionStatus:
     cache_hit_ratio: float | None = None
     drift: DriftEvent | None = None
     since_s: float | None = None
-    verdict: Verdict | None = None
+    verdict: str | None = None
     waits_for: str = ""
+    plan: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ UNKNOWN = "-"
 TOLD_ELSEWHERE = {
     *("feedbacks", "scores", "waiting", "since_s", "upto_s"),
     *("trial_feedbacks", "trial_loss", "answer_feedbacks", "answer_loss"),
-    *("difference", "lower", "upper", "confidence", "margin"),
+    *("difference", "standard_error", "paired", "finding", "lower", "upper", "confidence", "margin"),
 }
 """Numbers that have a place in a sentence, or that the manifest states."""
 

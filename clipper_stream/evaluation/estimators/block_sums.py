@@ -3,7 +3,8 @@
 Rules of this file:
 - A block is a hash of partition and offset, so it depends neither on the order of rows nor on how a log is cut into
   chunks, and two candidates are compared on the same blocks.
-- Decisions are dealt out one by one. So intervals take queries for independent draws; they do not know of bursts.
+- Decisions are dealt out one by one. So intervals take queries for independent draws; they do not know of bursts. Where
+  contexts were drawn, a block is a hash of the context: all its decisions are one draw.
 - A fold is a set of blocks: what is predicted for a block was learned from other blocks.
 - Sums of chunks are added; a log of any length is BLOCKS rows of four numbers for each estimator and candidate.
 """
@@ -13,6 +14,7 @@ from typing import Any, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
 
 from clipper_stream.evaluation.log.columns import Bools, DecisionColumns, Floats
 
@@ -33,6 +35,10 @@ def blocks_of(columns: DecisionColumns) -> Blocks:
     function, with the partition as the upper 16 bits).
     """
     place = columns.offset.astype(np.uint64) + (columns.partition.astype(np.uint64) << np.uint64(48))
+    if any(config.contexts_drawn for config in columns.configs.values()):
+        hashes = [0 if name is None else xxh3_64_intdigest(name.encode()) for name in (*columns.contexts, None)]
+        drawn = np.array(hashes, np.uint64)[columns.context]
+        place = np.where(drawn > 0, drawn, place)
     mixed = (place + np.uint64(1)) * _GOLDEN
     mixed = (mixed ^ (mixed >> np.uint64(30))) * _FIRST
     mixed = (mixed ^ (mixed >> np.uint64(27))) * _SECOND

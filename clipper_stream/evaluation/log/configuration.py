@@ -24,6 +24,7 @@ class Configuration:
         combiner: `vote` or `mean`.
         loss: `zero_one`, `absolute` or `squared`, the latter two with a scale behind a colon or without one.
         confidence_threshold: Below it the default output is given, in [0, 1].
+        contexts_drawn: Whether contexts, and not each of their queries, drew whether a canary served them.
 
     >>> Configuration(confidence_threshold=0.6, default_output="none").loss_of(
     ...     {"svm:1": "cat", "knn:1": "dog"}, {"svm:1": 0.9, "knn:1": 0.1}, "cat")
@@ -42,6 +43,7 @@ class Configuration:
     loss: str = "zero_one"
     default_output: Any = None
     confidence_threshold: float = 0.0
+    contexts_drawn: bool = False
 
     def __post_init__(self) -> None:
         loss_named(self.loss)

@@ -10,7 +10,7 @@ from clipper_stream.drift.detectors import DETECTORS, make_spec
 from clipper_stream.errors import InvalidSetting, ModelNotLoaded, UnknownName
 
 SEEDS = range(4)
-WITHIN = {"adwin": 150, "page_hinkley": 200}
+WITHIN = {"adwin": 200, "page_hinkley": 200}
 """Losses after a jump from 0.1 to 0.5 within which each has detected it."""
 
 

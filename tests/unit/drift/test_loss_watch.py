@@ -59,3 +59,15 @@ def test_the_split_is_the_one_of_least_squares():
 def test_a_single_loss_has_no_before():
     change = LossWatch(AtEach(count=1)).observe(0.25)
     assert (change.losses, change.loss_before, change.loss_after) == (1, 0.25, 0.25)
+
+
+def test_what_returns_every_day_is_no_change_and_a_rise_is_told_against_the_same_hours():
+    draws, watch, means = random.Random(5), LossWatch(Adwin()), [0.1 + 0.02 * hour for hour in range(24)]
+    for _ in range(5):
+        for hour in range(24):
+            assert [watch.observe(float(draws.random() < means[hour]), hour) for _ in range(200)] == [None] * 200
+    hours = [hour for hour in range(24) for _ in range(200)]
+    change = next(found for hour in hours if (found := watch.observe(float(draws.random() < means[hour] + 0.3), hour)))
+    assert change.losses - change.after >= 24_000 - 100
+    assert abs(change.loss_before - 0.1) < 0.03, "as on earlier days at midnight; the mean of all is 0.33"
+    assert abs(change.loss_after - 0.4) < 4 * (0.24 / change.after) ** 0.5

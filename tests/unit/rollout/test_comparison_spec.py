@@ -6,8 +6,9 @@ from clipper_agents.control.errors import RefusedChange
 from clipper_agents.rollout.comparison_spec import comparison_specs, needs_history
 from clipper_agents.rollout.decisions import RolloutDecision, plan_of
 from clipper_topics.control_keys import change_key
-from clipper_topics.manifests import PolicySpec, RolloutRule, Trial
+from clipper_topics.manifests import PolicySpec, RolloutPlan, RolloutRule, Trial
 
+OTHER = Trial(model="b:1", automatic=True)
 KEPT = with_trials(models=["a:1", "b:1"], keep_best=1)
 
 
@@ -31,6 +32,7 @@ def test_an_application_without_trials_or_keep_best_is_not_compared():
                 {"loss": "absolute", "loss_scale": 10.0},
                 {"default_output": 7},
                 {"rollout": RolloutRule(confidence=0.99)},
+                {"rollout": RolloutRule(plan=RolloutPlan(days=2.0))},
             )
         ),
         *(
@@ -69,9 +71,17 @@ def test_a_change_that_cannot_be_read_and_a_rule_that_is_none_stop_nobody():
         (with_trials(SHADOW, Trial(model="newer:1")), False),
         (with_trials(SHADOW, keep_best=1), True),
         (with_trials(SHADOW, rollout=RolloutRule(margin=0.1)), True),
+        (with_trials(SHADOW, rollout=RolloutRule(relative_margin=0.5)), True),
         (with_trials(SHADOW, rollout=RolloutRule(least=7)), False),
     ],
-    ids=["a step", "another trial", "its candidates are these since revision 1", "another margin", "another least"],
+    ids=[
+        "a step",
+        "another trial",
+        "its candidates are these since revision 1",
+        "another margin",
+        "a relative",
+        "least",
+    ],
 )
 def test_what_began_before_it_was_compared_needs_what_was_read_already(after, needed):
     before = control_of(PLAIN, with_trials(SHADOW))
@@ -94,6 +104,27 @@ def test_what_began_before_it_was_compared_needs_what_was_read_already(after, ne
 )
 def test_each_time_that_a_version_is_put_to_the_test_is_an_attempt(manifests, attempt):
     assert specs_of(*manifests).trials[-1].attempt == attempt
+
+
+@pytest.mark.parametrize(
+    ("manifests", "at_once"),
+    [
+        ([with_trials(SHADOW)], 1),
+        ([with_trials(SHADOW, Trial(model="by-hand:1"))], 1),
+        (
+            [
+                with_trials(SHADOW, OTHER),
+                with_trials(SHADOW, OTHER, Trial(model="c:1", automatic=True)),
+                with_trials(SHADOW),
+            ],
+            3,
+        ),
+        ([with_trials(OTHER), with_trials(SHADOW)], 1),
+    ],
+    ids=["alone", "beside one by hand", "beside two for a while", "after another"],
+)
+def test_trials_that_were_on_at_once_are_counted(manifests, at_once):
+    assert specs_of(*manifests).trials[0].at_once == at_once
 
 
 @pytest.mark.parametrize(("since_s", "attempt"), [(None, 1), (1_700_000_000, 2)], ids=["no answer", "an answer"])

@@ -1,6 +1,8 @@
 import random
 import sys
+from collections import Counter
 
+import msgspec
 import pytest
 from builders.rollout_logs import answered, decided, missing
 from unit.rollout.rig import (
@@ -25,9 +27,10 @@ from clipper_agents.rollout.query_losses import QueryLosses
 from clipper_agents.rollout.trial_evidence import ApplicationEvidence, OpenTrial
 from clipper_stream.errors import install_command
 from clipper_stream.feedback.join import join
+from clipper_stream.selection.trials import context_number
 from clipper_topics import codec
 from clipper_topics.feedback import Feedback
-from clipper_topics.manifests import DriftRule, RolloutRule, Trial
+from clipper_topics.manifests import DriftRule, RolloutPlan, RolloutRule, Trial
 from clipper_topics.restore import RESTORE
 
 RULE = RolloutRule(margin=0.2, steps=[1.0], least=20)
@@ -203,6 +206,65 @@ def test_audits_ask_oftener_than_who_serves_and_that_is_no_wrong_share(ratio, as
     assert (drawn.scores, drawn.mean) == (1_000, pytest.approx(0.0))
 
 
+def test_a_context_that_drew_once_counts_again_only_where_a_larger_share_has_drawn_it_anew():
+    """Those below the old share are known to have the trial: they say nothing new."""
+    steps = [with_trials(msgspec.structs.replace(SMALL, share=share), assign="context") for share in (0.2, 0.6)]
+    found, scored = ApplicationEvidence(specs_of(*steps), 3600.0), Counter()
+    evidence = found._trials["new:1"].evidence
+    evidence.began = 0
+
+    def decide(revision, share, context, *, asked):
+        served = answered("new:1", 1, propensity=share), answered("a:1", 1, served=not asked)
+        chosen = decided("q", *served[not asked :], served_propensity=share if asked else 1.0 - share, context=context)
+        opened = found.decide(revision, join(chosen), (), 1_000)
+        return [round(one.opened.decision.share, 9) for one in opened if isinstance(one, OpenTrial)]
+
+    numbers = {str(number): context_number(0, "digits", "new:1", str(number)) for number in range(1_000)}
+    for revision, share in ((1, 0.2), (1, 0.2), (2, 0.6), (2, 0.6)):
+        for context, number in numbers.items():
+            scored[revision, number < share, *decide(revision, share, context, asked=number < share)] += 1
+    had = scored[1, True, 0.2]
+    assert scored.keys() == {(1, True, 0.2), (1, False, 0.2), (2, True, 0.5), (2, False, 0.5), (2, True)}
+    assert scored[2, True] == had
+    drawn = evidence.share.capital()
+    assert (drawn.scores, found.mismatched) == (2_000 - had / 2, 0), "a draw a context"
+    assert max(drawn.below, drawn.above) < 2.0
+    assert decide(2, 0.6, max(numbers, key=numbers.get), asked=True) == []
+    assert found.mismatched == 1, "its number says that it sees the others"
+
+
+BOTH = Trial(model="new:1", stage="canary", share=0.2, shadow_share=0.3)
+
+
+@pytest.mark.parametrize("kind", ["label", "reward"])
+def test_a_canary_that_is_a_shadow_too_is_compared_by_pairs_where_labels_come_and_drawn_without(kind):
+    found = evidence_of(BOTH)
+    evidence = found._trials["new:1"].evidence
+    serves = answered("new:1", 1, propensity=0.5), answered("a:1", 0, served=False)
+    shadow = answered("a:1", 0), answered("new:1", 1, propensity=0.5, served=False)
+    for second, (asked, probability) in enumerate(((serves, 0.2), (shadow, 0.8), ((answered("a:1", 0),), 0.8))):
+        opened = found.decide(1, join(decided("q", *asked, served_propensity=probability)), (), second * 1000)
+        losses = QueryLosses(models={"new:1": 0.0, "a:1": 1.0}, chances={}, answer=1.0)
+        [one.learn(losses, kind) for one in opened if isinstance(one, OpenTrial)]
+    whole = evidence.whole.capital()
+    assert (whole.scores, found.mismatched) == (2, 0)
+    assert whole.totals[0] == pytest.approx(2.0 if kind == "label" else 2 * (2 / 7) * (5 / 7))
+    assert evidence.share.capital().scores == 2, "the canary was drawn of those that did not ask a shadow"
+
+
+def test_a_plan_ends_a_trial_in_the_log_as_it_ends_it_in_memory():
+    rule = RolloutRule(margin=0.05, steps=[1.0], least=20, plan=RolloutPlan(feedbacks=60))
+    fold = fold_of(control_of(with_trials(AUTOMATIC, rollout=rule)))
+    for number in range(60):
+        served, beside = (answered(ref, int(ref == "new:1")) for ref in ASKED[1])
+        for one in query(f"0-{number}", served, beside=[beside]):
+            fold.take(one, 1_000 * number)
+    assert [one.command for one in fold.decisions(["digits"], all_read=True)] == ["step"]
+    compared = fold.comparisons()[0]
+    assert (compared.finding, compared.paired) == ("better", True)
+    assert compared.lower <= compared.difference <= compared.upper < 0.0
+
+
 def test_a_canary_beside_one_that_answers_everything_has_no_evidence():
     """Its share of nothing ended the steward."""
     others = Trial(model="all:1", stage="canary", share=1.0)
@@ -253,7 +315,7 @@ def test_a_rise_and_the_fall_after_it_are_detected_with_the_losses_of_both_sides
     assert abs(rise.loss_before - 0.1) < 0.06, "four standard errors of 400"
     assert rise.loss_after > 0.3
     assert 400 <= rise.offset < 500
-    assert 700 <= fall.offset < 800
+    assert 700 <= fall.offset < 900
     assert (rise.topic, rise.partition, rise.at_ms) == (CATALOGUE.feedback, 0, rise.offset)
     assert detected(log((3_000, 0.2))) == [], "losses that do not change are no drift"
 
@@ -282,17 +344,28 @@ def drifts(since=1, **rule):
 
 
 def observed(monitor, loss, offset, context=None):
-    return monitor.observe({"a:1": loss}, log_record("feedback", None, offset), offset, revision=1, context=context)
+    record = log_record("feedback", None, offset)
+    return monitor.observe({"a:1": loss}, record, offset, revision=1, context=context, hour=0)
 
 
 @pytest.mark.parametrize(("per_context", "contexts"), [(True, {"ada"}), (False, {None})])
 def test_each_context_has_a_detector_of_its_own_where_that_is_wanted(per_context, contexts):
     monitor, found = drifts(per_context=per_context), []
-    for number in range(1_200):
+    for number in range(2_400):
         context = "ada" if number % 12 == 0 else "others"
-        found += observed(monitor, float(context == "ada" and number >= 600), number, context)
+        found += observed(monitor, float(context == "ada" and number >= 1_200), number, context)
     assert {one.context for one in found} <= contexts
     assert len(found) == 1 or not per_context
+
+
+@pytest.mark.parametrize(("hours_apart", "count"), [(0, 2), (12, 0)])
+def test_a_loss_is_compared_with_those_of_queries_that_were_asked_in_the_same_hour_of_the_day(hours_apart, count):
+    records = []
+    for number in range(600):
+        is_wrong = 200 <= number < 400
+        asked_ms = 1 + is_wrong * hours_apart * 3_600_000
+        records += query(f"0-{number}", answered("a:1", int(not is_wrong)), offset=number, queried_at_ms=asked_ms)
+    assert len(detected(records)) == count
 
 
 def test_contexts_without_end_do_not_fill_the_memory():

@@ -1,16 +1,22 @@
 """Audits and trials: who is asked for the log besides whom the policy chose, and how probable each of it is."""
 
 import math
+from collections import Counter
+from functools import partial
 
+import numpy as np
 import pytest
 from builders.bandits import outcomes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper_stream.errors import InvalidSetting
+from clipper_stream.query.application import Application, CandidateModel, TrialModel
 from clipper_stream.selection.distribution import all_of, audited, forced_decision, one_of
+from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.rng import query_rng
-from clipper_stream.selection.trials import NOBODY, ChoiceWithTrials, with_trials
+from clipper_stream.selection.state import SelectionState
+from clipper_stream.selection.trials import NOBODY, ChoiceWithTrials, context_number, with_trials
 
 ONE = one_of({"a:1": 0.75, "b:1": 0.25}, (0.75, 0.25))
 UNEVEN = one_of({"a:1": 0.9, "b:1": 0.08, "new:2": 0.02}, (0.9, 0.08, 0.02))
@@ -97,6 +103,19 @@ def test_shares_out_of_bounds_are_refused(shares):
         with_trials(ONE, *shares)
 
 
+def test_a_canary_that_is_a_shadow_too_is_asked_with_both_shares_and_never_twice():
+    choice = with_trials(ENSEMBLE, {"new:1": 0.25}, {"new:1": 0.5, "other:1": 0.1})
+    answers = ("a:1", "b:1")
+    assert [(one.models, one.served, one.propensities[2:], round(chance, 9)) for one, chance in outcomes(choice)] == [
+        ((*answers, "new:1"), ("new:1",), (0.75,), 0.25),
+        (answers, answers, (), 0.25),
+        ((*answers, "new:1"), answers, (0.75,), 0.4),
+        ((*answers, "new:1", "other:1"), answers, (0.75, 0.1), 0.1),
+    ]
+    capped = with_trials(ENSEMBLE, {"new:1": 0.7}, {"new:1": 0.5})
+    assert {one.propensities[2:] for one, _ in outcomes(capped)} == {(1.0,)}, "of what no canary answers"
+
+
 class Numbers:
     """A source whose numbers are all the same."""
 
@@ -139,3 +158,53 @@ def test_probabilities_of_all_decisions_sum_to_one_and_explain_every_propensity(
     refs = canary_refs if choice is NOBODY else canary_refs | shadow_refs
     assert all(math.isclose(asked.get(ref, 0.0), share, abs_tol=1e-9) for ref, share in refs.items())
     assert found.select(Numbers(draw)) in [decision for decision, _ in all_of_them]
+
+
+# --- contexts that are drawn once -------------------------------------------------------------------------------------
+def drawn_by(numbers, canaries):
+    """Who answers each context: a canary, or None."""
+    answering = {}
+    for context, own in numbers.items():
+        choice = with_trials(ENSEMBLE, canaries, {}, own.__getitem__)
+        if choice.certain is not None:
+            served, share = choice.certain.served, choice.certain.served_propensity
+            answering[context] = None if served == ("a:1", "b:1") else served[0]
+            assert math.isclose(share, canaries.get(served[0], 1.0 - math.fsum(canaries.values())), abs_tol=1e-9)
+    return answering
+
+
+@given(canary_shares.filter(bool), st.data())
+def test_a_share_that_grows_keeps_its_contexts_and_sends_none_back_to_the_models(canaries, data):
+    refs = [f"new:{number}" for number in range(len(canaries))]
+    one_number = st.floats(0.0, 1.0, exclude_max=True)
+    numbers = dict(enumerate(data.draw(st.lists(st.fixed_dictionaries(dict.fromkeys(refs, one_number)), max_size=9))))
+    shares, growing = dict(zip(refs, canaries, strict=True)), data.draw(st.sampled_from(refs))
+    room = max(0.0, 1.0 - math.fsum(canaries))
+    grown = {**shares, growing: min(1.0, shares[growing] + room * data.draw(st.floats(0.0, 1.0)))}
+    before, after = drawn_by(numbers, shares), drawn_by(numbers, grown)
+    for context, ref in before.items():
+        assert after[context] in ((ref, growing) if ref != growing else (growing,))
+
+
+def test_contexts_see_one_version_each_as_many_as_its_share_says_and_shadows_are_drawn_by_the_query():
+    canaries, served = {"new:1": 0.3, "new:2": 0.1}, Counter()
+    for context in range(4_000):
+        numbers = partial(context_number, 7, "digits", context=str(context))
+        choice = with_trials(ONE, canaries, {"shadow:1": 0.5}, numbers)
+        chosen = [choice.select(query_rng(1, f"0-{number}")) for number in range(8)]
+        (answering,) = {one.served if one.served[0] in canaries else None for one in chosen}
+        assert {"shadow:1" in one.models for one in chosen} == {True, False}
+        served[answering] += 1
+    for answering, share in {("new:1",): 0.3, ("new:2",): 0.1, None: 0.6}.items():
+        assert abs(served[answering] / 4_000 - share) < 4 * (share * (1 - share) / 4_000) ** 0.5
+
+
+def test_a_query_without_a_context_draws_for_itself_and_each_version_has_contexts_of_its_own():
+    trials = (TrialModel(candidate=CandidateModel(ref="new:1", digest=b""), stage="canary", share=0.5),)
+    given = {"candidates": (CandidateModel(ref="a:1", digest=b""),), "policy": make_policy("exp3"), "trials": trials}
+    apps = [Application(name="digits", draws_contexts=by_context, **given) for by_context in (False, True)]
+    plain, drawing = (app.choice(SelectionState(), None) for app in apps)
+    assert plain == drawing == apps[0].choice(SelectionState(), "ada")
+    assert apps[1].choice(SelectionState(), "ada").certain is not None
+    numbers = [[context_number(0, "digits", ref, str(context)) for context in range(2_000)] for ref in ("a:1", "a:2")]
+    assert abs(float(np.corrcoef(numbers)[0, 1])) < 4 / 2_000**0.5

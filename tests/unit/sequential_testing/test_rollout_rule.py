@@ -1,8 +1,10 @@
 """When the rule steps a trial up, promotes it, aborts it, or waits."""
 
+import numpy as np
 import pytest
 
 from clipper_stream.errors import InvalidSetting
+from clipper_stream.sequential_testing.planned_test import TrialPlan
 from clipper_stream.sequential_testing.rollout_rule import TrialRule, judge
 from clipper_stream.sequential_testing.trial_evidence import Misses, TrialDecision, TrialEvidence
 
@@ -204,6 +206,119 @@ def test_a_version_without_a_host_is_given_up_after_an_hour_of_queries_that_were
     assert judge(RULE, "shadow", 1.0, evidence).action == "wait"
 
 
+# --- with a plan, a relative margin, a sample, days ------------------------------------------------------------------
+PLAN = TrialRule(margin=0.1, steps=(0.5,), least=30, plan=TrialPlan(feedbacks=400))
+
+
+def in_plan(count, trial, answer, draw=None, rule=PLAN):
+    """So many pairs, with losses of these means."""
+    draw, evidence = (
+        draw or np.random.default_rng(3),
+        TrialEvidence(rule.margin, relative=rule.relative, plan=rule.plan),
+    )
+    for number in range(count):
+        of_all = draw.random()
+        losses = float(of_all < trial), float(of_all < answer)
+        evidence.learn(evidence.decide(pair(number)), "label", *losses)
+    return evidence
+
+
+@pytest.mark.parametrize(
+    ("story", "action", "finding", "said"),
+    [
+        ((39, 0.1, 0.5), "wait", "undecided", "39 feedbacks, and 0 of 10 parts of its plan are over"),
+        ((400, 0.1, 0.5), "step", "better", "better: it loses"),
+        ((400, 0.5, 0.1), "abort", "worse", "by its plan"),
+        ((400, 0.20, 0.2), "step", "no difference that matters", "0.1 more was allowed"),
+        ((400, 0.23, 0.15), "abort", "worse", "since the trial began it lost at least 0."),
+    ],
+)
+def test_a_plan_finds_a_version_better_or_worse_or_without_a_difference_that_matters(story, action, finding, said):
+    verdict = judge(PLAN, "shadow", 1.0, in_plan(*story))
+    assert (verdict.action, verdict.numbers["finding"]) == (action, finding), verdict
+    assert said in verdict.why
+    assert verdict.numbers["lower"] <= (verdict.numbers["difference"] or 0.0) <= verdict.numbers["upper"]
+
+
+def test_a_plan_that_is_over_ends_the_trial_that_it_left_undecided():
+    draw = np.random.default_rng(1)
+    evidence = TrialEvidence(PLAN.margin, plan=PLAN.plan)
+    for number in range(400):
+        trial, answer = float(draw.random() < 0.55), float(draw.random() < 0.5)
+        assert judge(PLAN, "shadow", 1.0, evidence).action == "wait"
+        evidence.learn(evidence.decide(pair(number)), "label", trial, answer)
+    verdict = judge(PLAN, "shadow", 1.0, evidence)
+    assert (verdict.action, verdict.numbers["finding"]) == ("abort", "undecided")
+    assert "its plan is over and leaves it undecided: it loses from -0" in verdict.why
+
+
+def test_what_a_plan_has_found_is_stepped_up_by_and_by_and_a_step_that_fails_is_aborted():
+    evidence = in_plan(400, 0.1, 0.5)
+    evidence.next_step()
+    assert "0 feedbacks about it at this step" in judge(PLAN, "canary", 0.5, evidence).why
+    fails = after(30, 1.0, 0.0, evidence, second=500)
+    assert judge(PLAN, "canary", 0.5, fails).action == "abort"
+
+
+@pytest.mark.parametrize(("relative", "action"), [(0.0, "step"), (1.0, "abort")], ids=["0.02", "as many again"])
+def test_rare_failures_are_held_against_a_multiple_of_the_answers_own(relative, action):
+    """.002 to .010 was within the margin of 0.02."""
+    rule = TrialRule(relative=relative)
+    draw, evidence = np.random.default_rng(1), TrialEvidence(rule.margin, relative=relative)
+    for number in range(6_000):
+        failing = draw.random()
+        opened = evidence.decide(pair(number))
+        evidence.learn(opened, "label", float(failing < 0.01), float(failing < 0.002))
+    assert judge(rule, "shadow", 1.0, evidence).action == action
+
+
+@pytest.mark.parametrize("relative", [0.0, 0.5])
+def test_a_relative_margin_is_that_of_losses_that_are_known_drawn_or_paired(relative):
+    """The mean of the scores is the trial's loss less 1.5 times that of the answers."""
+    draw = np.random.default_rng(2)
+    for pairs in (False, True):
+        evidence = TrialEvidence(0.02, relative=relative)
+        for number in range(1_500):
+            asked, losses = bool(draw.random() < 0.5), draw.random(2)
+            if pairs:
+                evidence.learn(evidence.decide(pair(number)), "label", *losses)
+            else:
+                opened = evidence.decide(TrialDecision(second=number, share=0.5, asked=asked, canary=True))
+                evidence.learn(opened, "reward", losses[0] if asked else None, None if asked else losses[1])
+        whole = evidence.whole.capital()
+        assert whole.mean == pytest.approx(whole.estimate(relative))
+        assert whole.mean == pytest.approx(0.5 - (1.0 + relative) * 0.5, abs=0.05)
+        assert whole.lower(0.025) < whole.mean < whole.upper(0.025)
+
+
+@pytest.mark.parametrize("missing", [0.5, 0.0], ids=["half of the trial's failures are not heard", "of both as many"])
+def test_a_sample_of_the_feedback_is_not_believed_where_it_follows_who_answered(missing):
+    draw, evidence, waiting = np.random.default_rng(1), TrialEvidence(0.02, 100.0, sampled=True), []
+    for number in range(4_000):
+        asked, lost = bool(draw.random() < 0.5), bool(draw.random() < 0.4)
+        opened = evidence.decide(TrialDecision(second=number, share=0.5, asked=asked, canary=True))
+        if opened is None:
+            continue
+        waiting.append(opened)
+        if draw.random() > (missing if asked and lost else 0.05):
+            evidence.learn(opened, "reward", float(lost) if asked else None, None if asked else float(lost))
+            waiting.pop()
+        while waiting and waiting[0].decision.second < number - 100:
+            evidence.give_up(waiting.pop(0))
+    verdict = judge(TrialRule(), "canary", 0.5, evidence)
+    assert ("sampled_feedback is not believed" in verdict.why) is (missing > 0.0), verdict
+    assert missing == 0.0 or verdict.action == "wait"
+
+
+def test_a_promotion_waits_for_the_whole_days_that_it_is_to_last():
+    rule = TrialRule(margin=0.1, steps=(1.0,), least=30, least_days=2)
+    evidence = after(100, 0.0, 1.0)
+    assert "on trial for 0.0 days of at least 2" in judge(rule, "canary", 1.0, evidence).why
+    after(30, 0.0, 1.0, evidence, second=2 * 86_400)
+    assert judge(rule, "canary", 1.0, evidence).action == "promote"
+    assert judge(rule, "shadow", 1.0, after(100, 0.0, 1.0)).action == "step"
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [
@@ -227,3 +342,4 @@ def test_all_aborts_of_all_attempts_together_have_the_alpha_of_a_side():
     spent = [rule.alpha / 2 + 4 * rule.alpha_of_step + rule.alpha / 4 for rule in rules]
     assert sum(spent) == pytest.approx((1 - RULE.confidence) / 2)
     assert spent[0] > 0.9 * sum(spent[:2]), "the first one is decided nearly as soon as if it were the only one"
+    assert TrialRule(at_once=3).alpha == pytest.approx(TrialRule().alpha / 3), "trials that are on at once share it"

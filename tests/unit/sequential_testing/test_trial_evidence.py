@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from clipper_stream.errors import InvalidLabel
+from clipper_stream.sequential_testing.planned_test import TrialPlan
 from clipper_stream.sequential_testing.rollout_rule import TrialRule, numbers_of
 from clipper_stream.sequential_testing.score_sums import Score, ScoreSums
-from clipper_stream.sequential_testing.trial_evidence import TrialDecision, TrialEvidence
+from clipper_stream.sequential_testing.trial_evidence import LossForecast, TrialDecision, TrialEvidence
 
 
 def pair(second=1, **given):
@@ -64,8 +65,22 @@ def test_the_difference_that_is_told_is_of_the_losses_that_feedback_told(kind):
     trials = [number for number in told if number % 4 == 0]
     assert (found["trial_feedbacks"], found["answer_feedbacks"]) == (len(trials), len(answers))
     assert (found["trial_loss"], found["answer_loss"]) == (0.0, pytest.approx(np.mean(answers)))
-    assert found["difference"] == found["trial_loss"] - found["answer_loss"]
+    assert found["difference"] == pytest.approx(found["trial_loss"] - found["answer_loss"])
     assert found["lower"] < found["difference"] < found["upper"]
+
+
+def test_the_estimate_is_of_the_queries_that_its_interval_is_of():
+    """It was that of 100 queries, of which the trial lost 30 more; the interval was of 900 others as well."""
+    evidence = begun()
+    for number in range(1_000):
+        opened = evidence.decide(pair(number, apart=float(number < 100)))
+        if number < 100:
+            evidence.learn(opened, "label", float(number < 30), 0.0)
+        else:
+            evidence.give_up(opened)
+    found = numbers_of(TrialRule(), evidence, evidence.whole.capital())
+    assert (found["difference"], found["trial_loss"] - found["answer_loss"]) == (pytest.approx(0.03), 0.3)
+    assert found["lower"] < found["difference"] < found["upper"] < 0.3
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -213,3 +228,56 @@ def test_in_whichever_order_feedback_comes_the_evidence_is_that_of_the_formulas(
     found, expected = evidence.whole.capital(), known.capital()
     assert (found.scores, found.waiting) == (expected.scores, 0)
     assert (found.below, found.above, found.mean) == pytest.approx((expected.below, expected.above, expected.mean))
+
+
+def test_a_forecast_from_before_the_draw_leaves_less_to_chance_and_the_expectation_as_it_is():
+    draw = np.random.default_rng(5)
+    evidence, blind = begun("reward"), begun("reward")
+    for number in range(3_000):
+        hard, asked = bool(draw.random() < 0.5), bool(draw.random() < 0.25)
+        context, loss = f"{hard} {draw.integers(5)}", float(draw.random() < 0.1 + 0.8 * hard)
+        for one, known in ((evidence, {"context": context}), (blind, {})):
+            opened = one.decide(canary(asked=asked, second=number, **known))
+            one.learn(opened, "reward", loss if asked else None, None if asked else loss)
+    found, plain = evidence.whole.capital(), blind.whole.capital()
+    assert found.standard_error < 0.75 * plain.standard_error
+    assert abs(found.mean) < 3 * found.standard_error
+
+
+def test_a_forecast_remembers_the_contexts_that_came_last(monkeypatch):
+    monkeypatch.setattr("clipper_stream.sequential_testing.trial_evidence.MOST_CONTEXTS", 3)
+    forecast = LossForecast()
+    for number in range(200):
+        forecast.learn(f"context {number}", float(number > 150))
+    assert len(forecast._sums) == 3
+    assert forecast.of("context 199") > forecast.of("context 0") == forecast.of("")
+
+
+def planned(feedbacks, draw, worse, evidence=None):
+    """Evidence of so many pairs, in a plan of 1,000 feedbacks."""
+    evidence = evidence or TrialEvidence(0.05, plan=TrialPlan(feedbacks=1_000))
+    for number in range(feedbacks):
+        opened = evidence.decide(pair(number))
+        evidence.learn(opened, "label", float(draw.random() < 0.2 + worse), float(draw.random() < 0.2))
+    return evidence
+
+
+def test_looks_are_taken_at_parts_of_the_plan_however_often_somebody_asks():
+    seldom, often = planned(0, None, 0.0), planned(0, None, 0.0)
+    one, other = np.random.default_rng(1), np.random.default_rng(1)
+    planned(1_400, one, 0.0, seldom)
+    for _ in range(1_400):
+        planned(1, other, 0.0, often)
+        often.whole.capital()
+    assert [look.fraction for look in seldom.looks] == pytest.approx([part / 10 for part in range(1, 11)])
+    assert [look.scores.scores for look in seldom.looks] == [100 * part for part in range(1, 11)]
+    assert [look.scores.mean for look in often.looks] == [look.scores.mean for look in seldom.looks]
+
+
+def test_a_plan_in_days_takes_its_looks_by_the_time_of_the_queries():
+    evidence = TrialEvidence(0.05, plan=TrialPlan(days=1.0))
+    evidence.kind = "label"
+    for second in range(0, 90_000, 1_000):
+        evidence.decide(pair(second, apart=0.0))
+    assert [look.scores.upto for look in evidence.looks][:2] == [9_001 - 1_000, 18_001 - 1_000]
+    assert len(evidence.looks) == 10

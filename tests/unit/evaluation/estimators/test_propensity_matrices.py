@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from builders.estimators import columns
 
 from clipper_stream.errors import InvalidSetting
-from clipper_stream.evaluation.estimators.block_sums import BLOCKS, FOLDS, blocks_of, folds_of
+from clipper_stream.evaluation.estimators.block_sums import BLOCKS, FOLDS, BlockSums, Terms, blocks_of, folds_of
 from clipper_stream.evaluation.estimators.propensity_matrices import choices_of
+from clipper_stream.evaluation.log.configuration import Configuration
 
 NAN = float("nan")
 HALF = [[0.5, 0.5]]
@@ -55,3 +58,21 @@ def test_blocks_are_even_and_follow_from_the_place_in_the_log_alone():
     assert same < 0.02, "another partition is another place"
     assert BLOCKS % FOLDS == 0
     assert set(folds_of(found).tolist()) == set(range(FOLDS))
+
+
+def test_where_contexts_were_drawn_intervals_are_as_wide_as_those_of_contexts():
+    """Queries of a context are as hard, and saw one version: intervals by queries held the mean in half of them."""
+    rng, held = np.random.default_rng(2), []
+    names, context = tuple(map(str, range(200))), np.arange(4_000) % 200
+    log = columns(contexts=names, context=context)
+    for _ in range(200):
+        hard, asked = rng.choice([0.1, 0.7], 200)[context], (rng.random(200) < 0.5)[context]
+        terms = Terms(numerator=asked * (rng.random(4_000) < hard) / 0.5)
+        found = [
+            BlockSums.of(terms, blocks_of(one))
+            for one in (log, replace(log, configs={0: Configuration(contexts_drawn=True)}))
+        ]
+        held.append([abs(one.value - 0.4) < 1.96 * one.standard_error for one in found])
+    by_query, by_context = np.mean(held, axis=0)
+    assert by_query < 0.7
+    assert by_context > 0.9
