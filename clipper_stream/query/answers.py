@@ -66,8 +66,7 @@ def conclude(batch: QueryBatch, entries: Sequence[int], now_s: float) -> Answers
     is_vote, default, again = batch.manifest.combiner == VOTE, batch.manifest.default_output, batch.again
     for entry in entries:
         slots = given[start[entry] : start[entry + 1]]
-        if entry in again:
-            slots += given[start[again[entry]] : start[again[entry] + 1]]
+        slots += given[start[again[entry]] : start[again[entry] + 1]] if entry in again else ()
         packed = entry in batch.options and batch.options[entry].packed
         has_failed, decision = entry in batch.failed, decisions[entry]
         if has_failed and not packed and decision is not None and slots.count(LATE) == len(slots):
