@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipper_agents.cli.deployment import DeploymentContext, with_deployment
-from clipper_agents.cli.options import ApplicationName, Horizon, Since, Until, require_extra, span_from
+from clipper_agents.cli.options import ApplicationName, Since, Until, require_extra, span_from
 from clipper_agents.cli.replay_evaluate import decision_file
 from clipper_agents.cli.terminal import say
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from clipper_stream.evaluation.results import Evaluation
     from clipper_topics.manifests import ApplicationManifest
 
-DAY = "1d"
 POLICIES = ("epsilon_greedy", "exp3", "thompson", "lin_ucb", "exp4")
 """Policies that are tried on every log."""
 Folder = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Of the reports, and of what was learned.")]
@@ -31,9 +30,7 @@ def nightly(
     candidates: Annotated[
         list[str] | None, typer.Option("--candidate", metavar="TEXT", help="Another one, as of `evaluate`; repeatable.")
     ] = None,
-    since: Since = DAY,
-    until: Until = None,
-    horizon: Horizon = None,
+    since: Since = "1d",
 ) -> None:
     """Evaluate every version and a set of policies on the day's log, and say what to try. For cron or a timer.
 
@@ -52,7 +49,7 @@ def nightly(
 
     declared = deployment.control_state().manifests
     manifests = [existing(declared, name) for name in applications or sorted(declared.applications)]
-    day = span_from(since, until, horizon, deployment.settings.router.horizon_s)
+    day = span_from(since, None, None, deployment.settings.router.horizon_s)
     question = Question(confidence=1.0 - 0.05 / max(1, len(manifests)))
     out.mkdir(parents=True, exist_ok=True)
     for manifest in manifests:
@@ -101,9 +98,8 @@ def learn(
     *,
     policy: Annotated[str, typer.Option(metavar="TEXT", help="With its parameters, as lin_ucb:alpha=0.5.")],
     out: Folder,
-    since: Since = DAY,
+    since: Since = "1d",
     until: Until = None,
-    horizon: Horizon = None,
 ) -> None:
     """Fit a policy to the day's feedback, whoever decided, as a candidate of the next `nightly` with this folder.
 
@@ -118,7 +114,7 @@ def learn(
     from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
     from clipper_topics.selection_rows import RowKey, saved_rows
 
-    span = span_from(since, until, horizon, deployment.settings.router.horizon_s)
+    span = span_from(since, until, None, deployment.settings.router.horizon_s)
     until_ms = span.until_ms or round(1000 * time.time())
     with decision_file(deployment, application, None, span) as path:
         log = LogFile.opened(path)
