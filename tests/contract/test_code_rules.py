@@ -44,7 +44,7 @@ def imports_of(statements):
 BUDGETS = """
 clipper_topics 2715
 clipper_stream 355 batching 495 caching 180 client 1210 combining 180 drift 250 evaluation 3705 feedback 505 http 335
-               models 2800 query 2520 selection 2005 sequential_testing 1615
+               models 2800 query 2515 selection 2005 sequential_testing 1615
 clipper_agents 55 broker 650 cli 3480 control 1875 dead_letters 230 demo 605 examples 35 feedback 385 host 1260
                kafka 2395 observability 1200 replay 2100 rollout 1720 router 4155 settings 730 status 2530
                streaming 2340 supervisor 1725

@@ -12,7 +12,7 @@ from builders.benchmarks import BENCHMARKS, ON_KAFKA, benchmark_module, check_fi
 from clipper_stream.selection.registry import make_policy
 
 WITHOUT_KAFKA = ("batching", "batching_quality", "delayed_batching", "estimating", "tracing")
-PAGES = ("cascades", "coverage", "decisions", "drift", "learning_candidates", "regret")
+PAGES = ("cascades", "coverage", "decisions", "digits_off_policy", "drift", "learning_candidates", "regret")
 OTHERS = ("all", "disk", "figures", "fooled_verdicts", "gateway_limits", "http_servers", "throughput")
 
 
