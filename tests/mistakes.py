@@ -130,6 +130,7 @@ def ran(line: str, code: int) -> str:
 MODEL, APPLICATION = '[[model]]\nname = "a"\nuri = "m:f"\n', '[[application]]\nname = "a"\nmodels = ["a:1"]\n'
 FILE = '[[model]]\nname = "a"\nuri = "a.skops"\n'
 ACME = '[models]\nallowed_modules = ["acme"]\n'
+CASCADE = 'policy = { name = "cascade" }\n'
 TOML = [
     "router =",
     "[router]\nproceses = 2",
@@ -155,6 +156,10 @@ TOML = [
     MODEL + APPLICATION + 'policy = { name = "exp33" }',
     MODEL + APPLICATION + "policy = { parameters = { etta = 1.0 } }",
     MODEL + APPLICATION + "policy = { parameters = { eta = -1.0 } }",
+    FILE + APPLICATION + CASCADE,
+    MODEL + APPLICATION + CASCADE + "audit_ratio = 0.1",
+    MODEL + APPLICATION + CASCADE + "keep_best = 1",
+    MODEL + MODEL.replace('"a"', '"b"') + APPLICATION + CASCADE + 'trials = [{ model = "b:1", automatic = true }]',
     MODEL + MODEL,
     MODEL + "input = { shape = [8] }\n" + APPLICATION + "input = { shape = [64] }",
     MODEL + "input = { shape = [4096, 4096] }",

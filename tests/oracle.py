@@ -48,6 +48,8 @@ class Row:
     applied: int = 0
     totals: dict[str, list[float]] = field(default_factory=dict)
     """By model: count, loss, weighted loss, weighted count; then, if there are any, moments."""
+    by_confidence: dict[str, list[float]] = field(default_factory=dict)
+    """By model that gives a confidence: count and loss of each bin; then labels, expected, its variance, measured."""
     aging: tuple[int, float | None] = (0, None)
     """Milliseconds at which the totals are said, and the seconds after which they weigh half."""
 
@@ -55,7 +57,10 @@ class Row:
     def bits(self) -> tuple[Any, ...]:
         """The row with every float as its eight bytes, models in the order in which they were first scored."""
         totals = [(model, struct.pack(f"<{len(sums)}d", *sums)) for model, sums in self.totals.items()]
-        return (self.offset, self.applied, self.aging, *totals)
+        calibration = [
+            (model, struct.pack("<28d", *sums)) for model, sums in sorted(self.by_confidence.items()) if sums
+        ]
+        return (self.offset, self.applied, self.aging, *totals, *calibration)
 
 
 def table(changelog: Iterable[Record]) -> dict[RowKey, Row]:
@@ -71,9 +76,10 @@ def table(changelog: Iterable[Record]) -> dict[RowKey, Row]:
         _, offset, applied, totals, *others = unpack(record.value)
         if not application and offset < 0:
             continue  # a position before the first feedback
-        sums = {model: [*four[:4], *chain(*four[4:])] for model, *four in totals}
+        sums = {model: [*four[:4], *chain(*four[4:5])] for model, *four in totals}
+        by_confidence = {model: [*chain(*four[5:])] for model, *four in totals if any(four[5:])}
         at_ms, half_life_s = others[3:5] or (0, None)
-        rows[application, context, partition] = Row(offset, applied, sums, (at_ms, half_life_s))
+        rows[application, context, partition] = Row(offset, applied, sums, by_confidence, (at_ms, half_life_s))
     return rows
 
 
@@ -133,6 +139,7 @@ def fold(
         row.offset, row.applied = record.offset, row.applied + 1
         if losses:
             _add(row, losses, said_ms(record), applications[name].get("policy", {}), decision.get("features", ()))
+            _calibrate(row, losses, decision, audit or {})
     _forget(rows, forgotten)
     return rows
 
@@ -203,7 +210,7 @@ def _restore(rows: dict[RowKey, Row], marker: Record, declared: Record | None) -
         return
     for (application, _, number), row in rows.items():
         if (application, number) == (name, partition):
-            row.offset, row.totals, row.aging = marker.offset, {}, (0, None)
+            row.offset, row.totals, row.by_confidence, row.aging = marker.offset, {}, {}, (0, None)
     for one in saved["rows"]:
         row = rows.setdefault((name, one.get("context"), partition), Row())
         row.offset, row.aging = marker.offset, (one.get("at_ms", 0), one.get("half_life_s"))
@@ -297,7 +304,7 @@ def _add(
     row.aging = (0, None) if half_life_s is None else (max(at_ms, said_ms), half_life_s)
     if parameters.get("half_life") is not None:
         _shrink(row, 0.5 ** (1.0 / parameters["half_life"]))
-    in_order, x = len(row.totals) >= MOST_MODELS // 2, features if policy.get("name") == "lin_ucb" else ()
+    in_order, x = len(row.totals) >= MOST_MODELS // 2, _learned_features(policy, features, losses)
     for model, (loss, propensity) in losses.items():
         sums = row.totals.setdefault(model, [0.0, 0.0, 0.0, 0.0])
         if in_order:  # of the last score; in a smaller row of the first
@@ -310,6 +317,42 @@ def _add(
             sums[index] += value
     for model in [*row.totals][:-MOST_MODELS]:
         del row.totals[model]
+        row.by_confidence.pop(model, None)
+
+
+def _learned_features(policy: Content, features: Sequence[float], losses: Mapping[str, tuple[float, float]]) -> Any:
+    if policy.get("name") != "cascade" or not features:
+        return features if policy.get("name") == "lin_ucb" else ()
+    x = [0.0] * 12
+    x[_bin(features[0])] = 1.0 / max(propensity for _, propensity in losses.values())
+    return x
+
+
+def _bin(confidence: float) -> int:
+    return sum(edge <= confidence for edge in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.997, 0.999))
+
+
+def _calibrate(row: Row, losses: Mapping[str, tuple[float, float]], decision: Content, audit: Content) -> None:
+    """Each loss against what the bin of its confidence had lost before, and then into that bin."""
+    asked = {_ref(one) for one in (*decision.get("models", ()), *decision.get("missing", ()))}
+    answers = [*decision.get("models", ()), *(one for one in audit.get("models", ()) if _ref(one) not in asked)]
+    for one in answers:
+        model, confidence = _ref(one), one.get("confidence")
+        if confidence is None or model not in losses:
+            continue
+        place, (loss, _) = _bin(confidence), losses[model]
+        before = row.by_confidence.get(model) or [0.0] * 28
+        labels = math.fsum(before[:24:2])
+        mean = min(
+            1.0, (before[2 * place + 1] + math.fsum(before[1:24:2]) / max(labels, 1.0)) / (before[2 * place] + 1.0)
+        )
+        variance = mean * (1.0 - mean) + mean * (1.0 - mean) / (before[2 * place] + 1.0)
+        after = [value * 0.5 ** ((1.0 if index < 24 else 4.0) / 1000.0) for index, value in enumerate(before)]
+        after[26] *= 0.5 ** (4.0 / 1000.0)
+        added = {2 * place: 1.0, 2 * place + 1: loss}
+        if labels >= 100.0:
+            added |= {24: 1.0, 25: mean, 26: variance, 27: loss}
+        row.by_confidence[model] = [value + added.get(index, 0.0) for index, value in enumerate(after)]
 
 
 def _shrink(row: Row, keep: float) -> None:

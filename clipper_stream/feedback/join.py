@@ -44,6 +44,11 @@ def join(prediction: Prediction, audit: Audit | None = None) -> LoggedDecision:
         several_rows=several_rows,
         features=tuple(prediction.features),
         context=prediction.context,
+        confidences={
+            ref: model.confidence
+            for ref, model in asked.items()
+            if isinstance(model, ModelAnswer) and model.confidence is not None
+        },
     )
 
 

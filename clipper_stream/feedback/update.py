@@ -34,14 +34,14 @@ How far an output is from the label, in [0, 1]:
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
 from clipper_stream.errors import InvalidLabel, UnknownName, shown
 from clipper_stream.names import choices
 from clipper_stream.selection.policy import SelectionPolicy
-from clipper_stream.selection.state import SelectionState, impossible_propensity
+from clipper_stream.selection.state import SelectionState, impossible_propensity, with_calibration
 
 _NO_ANSWER = 1.0
 
@@ -93,6 +93,7 @@ class LoggedDecision:
         several_rows: Whether the query has a list of rows.
         features: Of the query, as they were logged; empty for a query without.
         context: Of the query; None: it has none.
+        confidences: In [0, 1], of each model that gave one with its output.
 
     >>> one = LoggedDecision(outputs={"a:1": 3}, propensities={"a:1": 0.5}, served=("a:1",), answer=3)
     >>> score(one, Label(4), "zero_one").losses
@@ -111,6 +112,7 @@ class LoggedDecision:
     several_rows: bool = False
     features: tuple[float, ...] = ()
     context: str | None = None
+    confidences: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def lone(self) -> str | None:
@@ -168,7 +170,8 @@ def fold(
     Source: Crankshaw et al., "Clipper", NSDI 2017, section 5, listing 2 (`observe`).
     """
     scores = score(decision, feedback, loss_kind)
-    return policy.observe_at(at_ms, state, scores.losses, scores.propensities, decision.features)
+    learned = policy.observe_at(at_ms, state, scores.losses, scores.propensities, decision.features)
+    return with_calibration(learned, scores.losses, decision.confidences) if decision.confidences else learned
 
 
 def score(decision: LoggedDecision, feedback: FeedbackValue, loss_kind: str) -> Scores:

@@ -48,6 +48,18 @@ def plain_outputs(outputs: Sequence[Any] | NDArray[Any]) -> tuple[list[Any], dic
     return plain, failed
 
 
+def split_confidence(output: Any) -> tuple[Any, float | None]:
+    """The label of an output, and its confidence where the output is an object of just these two.
+
+    >>> split_confidence({"label": "cat", "confidence": 0.75}), split_confidence("cat")
+    (('cat', 0.75), ('cat', None))
+    """
+    if not isinstance(output, dict) or output.keys() != {"label", "confidence"}:
+        return output, None
+    said = output["confidence"]
+    return output["label"], said if isinstance(said, int | float) and 0.0 <= said <= 1.0 else None
+
+
 def _is_clean(outputs: NDArray[Any]) -> bool:
     dtype = outputs.dtype
     if dtype.kind == "f" and dtype.itemsize <= _FLOAT_BYTES:

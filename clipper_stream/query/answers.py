@@ -63,9 +63,10 @@ def conclude(batch: QueryBatch, entries: Sequence[int], now_s: float) -> Answers
         return Answers(batch, entries, now_s, only, [1.0] * len(entries))
     outputs, confidences, failures = list[Any](), list[float](), dict[int, Failure]()
     votes: dict[Any, Answer] = {}
-    is_vote, default = batch.manifest.combiner == VOTE, batch.manifest.default_output
+    is_vote, default, again = batch.manifest.combiner == VOTE, batch.manifest.default_output, batch.again
     for entry in entries:
         slots = given[start[entry] : start[entry + 1]]
+        slots += given[start[again[entry]] : start[again[entry] + 1]] if entry in again else ()
         packed = entry in batch.options and batch.options[entry].packed
         has_failed, decision = entry in batch.failed, decisions[entry]
         if has_failed and not packed and decision is not None and slots.count(LATE) == len(slots):
@@ -110,7 +111,7 @@ def _answer(batch: QueryBatch, entry: int, slots: list[Any], *, packed: bool) ->
 def _combined(batch: QueryBatch, entry: int, rows: list[list[Any]]) -> tuple[list[Combined | None], Failure | None]:
     """Each row's answer, None where nobody served it; and why outputs that are here cannot be combined."""
     decision, kind, weights, why = batch.decisions[entry], batch.manifest.combiner, batch.weights[entry], None
-    refs = decision.models if decision else ()
+    refs, served = (decision.models, decision.served) if decision else ((), ())
     combined: list[Combined | None] = []
     for row in rows:
         outputs = {
@@ -118,9 +119,11 @@ def _combined(batch: QueryBatch, entry: int, rows: list[list[Any]]) -> tuple[lis
             for ref, output in zip(refs, row, strict=True)
             if output is not None and output.__class__ is not Failure
         }
-        one = None
+        one, asked = None, len(refs)
+        if served != refs and (own := {ref: outputs[ref] for ref in served if ref in outputs}):
+            outputs, asked = own, len(served)
         try:
-            one = combine(kind, outputs, weights, len(refs)) if outputs else None
+            one = combine(kind, outputs, weights, asked) if outputs else None
         except ModelFailed as error:
             why = Failure("errors", str(error))
         combined.append(one)

@@ -5,6 +5,7 @@ from functools import cached_property, partial
 from typing import Any, Literal
 
 from clipper_stream.models.row_spec import RowSpec
+from clipper_stream.selection.contextual import ContextualChoice
 from clipper_stream.selection.distribution import ActionDistribution, audited
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.state import SelectionState
@@ -96,6 +97,9 @@ class Application:
         by_features = self.policy.by_features(state, self.refs)
         if by_features is None:
             return self._completed(context, self.policy.prepare(state, self.refs))
+        if self.policy.asks_again:  # what is asked besides is asked with the first model
+            first = self._completed(context, by_features.otherwise)
+            return ContextualChoice(otherwise=first, choices=by_features.choices, place=by_features.place)
         return by_features.each(partial(self._completed, context))
 
     def _completed(self, context: str | None, chosen: ActionDistribution) -> PolicyChoice:

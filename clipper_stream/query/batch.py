@@ -6,6 +6,7 @@ Rules of this file:
   queries, so that one code serves both.
 - An entry has a slot for each row of each model that it asks, its models one after another: those of an entry begin at
   `slot_start`. A slot is filled once, by an output or by a `Failure`; of an entry that is answered none is open.
+- The slots of a model that is asked after the first has answered are in a further entry of the query, `again`.
 - What few queries have is in a map by index; what all have is in a list.
 
 The state of an entry is one byte, and one table says what may follow what:
@@ -28,15 +29,17 @@ Source: Clipper, section 5.2.2 (at the deadline, combine what arrived); the form
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from itertools import accumulate, chain, islice, pairwise
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from clipper_stream.caching.cache import row_hashes
+from clipper_stream.models.plain_outputs import split_confidence
 from clipper_stream.query.application import Application
 from clipper_stream.selection.distribution import Decision
+from clipper_stream.selection.trials import PolicyChoice
 
 
 class QueryState(IntEnum):
@@ -177,7 +180,11 @@ class QueryBatch:
         weights: Trust in each candidate at the decision, by query.
         features: What contextual policies chose by, of the queries that have any.
         first_row: Index of each query's first row as converted.
-        audit: The entry of the audit of each query that has one; `audit_of` the other way round.
+        audit: The entry of the audit of each query that has one.
+        again: The entry of the model that a query asked after the first one had answered.
+        query_behind: The query of each entry behind the queries: audits first, then those of `again`.
+        second_choices: By context, of a policy that `asks_again`.
+        confidences: Of outputs with a confidence, by slot.
         single: Whether every query asks for one row, all as many models, and none has an audit.
         slot_start: First slot of each entry, and the number of slots.
         slot_entry, slot_row: Whose each slot is, and which of the rows it is for.
@@ -215,15 +222,18 @@ class QueryBatch:
     features: dict[int, list[float]] = field(default_factory=dict, init=False)
     first_row: Sequence[int] = field(init=False)
     audit: dict[int, int] = field(default_factory=dict, init=False)
-    audit_of: list[int] = field(init=False)
+    again: dict[int, int] = field(default_factory=dict, init=False)
+    query_behind: list[int] = field(default_factory=list, init=False)
+    second_choices: Mapping[str | None, PolicyChoice] = field(default_factory=dict, init=False)
+    confidences: dict[int, float] = field(default_factory=dict, init=False)
     single: bool = field(init=False)
-    slot_start: Sequence[int] = field(init=False)
-    slot_entry: Sequence[int] = field(init=False)
-    slot_row: Sequence[int] = field(init=False)
+    slot_start: Sequence[int] = field(default=(0,), init=False)
+    slot_entry: Sequence[int] = field(default=(), init=False)
+    slot_row: Sequence[int] = field(default=(), init=False)
     slots_by_ref: Mapping[str, Sequence[int]] = field(init=False)
     outputs: list[Any] = field(init=False)
     arrived_s: list[float] = field(init=False)
-    open_slots: list[int] = field(init=False)
+    open_slots: list[int] = field(default_factory=list, init=False)
     waiting: int = field(default=0, init=False)
     failed: set[int] = field(default_factory=set, init=False)
     noted_at_s: dict[int, float] = field(default_factory=dict, init=False)
@@ -279,7 +289,7 @@ class QueryBatch:
         """
         count = len(self.ids)
         self.decisions, self.weights, self.asked_at_s = decisions, weights, now_s
-        self.audit_of = [*audits]
+        self.query_behind = [*audits]
         if audits:
             decisions += audits.values()
             self.audit = {query: count + place for place, query in enumerate(audits)}
@@ -287,7 +297,7 @@ class QueryBatch:
             asked = [*asked, *range(count, count + len(audits))]
         self.single = len(asked) == count == len(decisions) == self.row_start[-1] and self._open_alike()
         if not self.single:
-            self._open_each()
+            self.slots_by_ref = self._open_each()
         self.outputs, self.arrived_s = [OPEN] * len(self.slot_entry), [0.0] * len(self.slot_entry)
         self.waiting = len(asked)
         set_state(self.states, asked, QueryState.WAITING)
@@ -309,9 +319,11 @@ class QueryBatch:
             self.slots_by_ref = _by_ref(ref for one in decisions for ref in one.models)
         return True
 
-    def _open_each(self) -> None:
-        starts, entries, rows, refs = [0], list[int](), list[int](), list[str]()
-        for entry, decision in enumerate(self.decisions):
+    def _open_each(self, since: int = 0) -> dict[str, list[int]]:
+        """Open slots for what each entry from one on asks, behind the slots that there are; the slots by model."""
+        starts, entries, rows = [*self.slot_start], [*self.slot_entry], [*self.slot_row]
+        refs = [""] * len(entries)
+        for entry, decision in enumerate(self.decisions[since:], since):
             if decision is not None:
                 count, first = self.count(entry), self.first_row[self.query_of(entry)]
                 for ref in decision.models:
@@ -320,13 +332,29 @@ class QueryBatch:
                     rows += range(first, first + count)
             starts.append(len(entries))
         self.slot_start, self.slot_entry, self.slot_row = starts, entries, rows
-        self.open_slots = [stop - start for start, stop in pairwise(starts)]
-        self.slots_by_ref = _by_ref(refs)
+        self.open_slots += (stop - start for start, stop in pairwise(starts[since:]))
+        opened = _by_ref(refs)
+        opened.pop("", None)
+        return opened
+
+    def ask_again(self, decisions: Mapping[int, Decision]) -> dict[str, list[int]]:
+        """Open slots for the last model of each query's new decision, in an entry of its own; the slots by model."""
+        first, known = len(self.decisions), self.slots_by_ref
+        self.again |= {query: first + place for place, query in enumerate(decisions)}
+        self.query_behind += decisions
+        self.decisions += [replace(one, models=one.models[-1:]) for one in decisions.values()]
+        opened = self._open_each(first)
+        more = sum(map(len, opened.values()))
+        self.outputs += [OPEN] * more
+        self.arrived_s += [0.0] * more
+        self.slots_by_ref = {**known, **{ref: [*known.get(ref, ()), *slots] for ref, slots in opened.items()}}
+        self.single, self.waiting = False, self.waiting + len(decisions)
+        return opened
 
     # --- whose is what --------------------------------------------------------------------------------------------
     def query_of(self, entry: int) -> int:
         count = len(self.ids)
-        return entry if entry < count else self.audit_of[entry - count]
+        return entry if entry < count else self.query_behind[entry - count]
 
     def entries_of(self, query: int) -> tuple[int, ...]:
         return (query, self.audit[query]) if query in self.audit else (query,)
@@ -340,8 +368,15 @@ class QueryBatch:
         return self.due_s[self.query_of(self.slot_entry[slot])]
 
     def slots_of(self, entry: int) -> list[slice]:
+        """The slots of each model that an entry asked, a slice a model."""
         first, count = self.slot_start[entry], 1 if self.single else self.count(entry)
-        return [slice(start, start + count) for start in range(first, self.slot_start[entry + 1], count)]
+        found = [slice(start, start + count) for start in range(first, self.slot_start[entry + 1], count)]
+        return found + self.slots_of(self.again[entry]) if entry in self.again else found
+
+    def confidence_of(self, slots: slice) -> float | None:
+        """Mean confidence of a model's outputs, where one without any counts 0; None where none has any."""
+        known = [self.confidences[slot] for slot in range(slots.start, slots.stop) if slot in self.confidences]
+        return sum(known) / (slots.stop - slots.start) if known else None
 
     def decision_of(self, entry: int) -> Decision | None:
         """Whom an entry asked; None: nobody."""
@@ -386,6 +421,14 @@ class QueryBatch:
                     complete.append(entry)
         self.waiting -= len(complete)
         return complete
+
+    def labels(self, slots: Sequence[int], outputs: Sequence[Any]) -> list[Any]:
+        """The outputs without their confidences, which are noted by slot."""
+        labels, confidences = zip(*map(split_confidence, outputs), strict=True)
+        for slot, confidence in zip(slots, confidences, strict=False):
+            if confidence is not None and self.outputs[slot] is OPEN:
+                self.confidences[slot] = confidence
+        return [*labels]
 
     def close(self, entries: Sequence[int]) -> None:
         """Fill the open slots of entries with LATE: nothing is waited for any more."""

@@ -173,6 +173,8 @@ class QueryPlanner:
     # --- choices --------------------------------------------------------------------------------------------------
     def _choose(self, asked: Sequence[int]) -> Sequence[int]:
         batch, application, choice = self.batch, self.application, self.choices[None]
+        if application.policy.asks_again:
+            batch.second_choices = self.choices
         count, looks = len(batch), bool(application.input_features) and application.spec.numeric
         decisions: list[Decision | None]
         if batch.options or looks or isinstance(choice, ContextualChoice):
@@ -286,7 +288,26 @@ def choice_of(
     choice, features = choices[options.context], batch.features.get(query, options.features)
     if features is None and row is not None and not options.packed:
         features = first_numbers(row, application.input_features)
-    return choice.given(features or ()) if isinstance(choice, ContextualChoice) else choice, features
+    chosen_by = () if application.policy.asks_again else features or ()
+    return choice.given(chosen_by) if isinstance(choice, ContextualChoice) else choice, features
+
+
+def decide_again(batch: QueryBatch, queries: Sequence[int]) -> dict[int, Decision]:
+    """Decide by the confidence of the models that have answered; the decisions of queries that ask one more.
+
+    The confidence is the query's feature then; a model that failed, or gives none, counts as one with confidence 0.
+    """
+    again: dict[int, Decision] = {}
+    for query in queries:
+        options = batch.options.get(query, PLAIN)
+        choice = batch.second_choices[options.context]
+        if options.models is None and isinstance(choice, ContextualChoice):
+            confidence = batch.confidence_of(batch.slots_of(query)[0]) or 0.0
+            decision = choice.given((confidence,)).select(query_rng(batch.manifest.seed, batch.ids[query]))
+            batch.decisions[query], batch.features[query] = decision, [confidence]
+            if len(decision.models) > 1:
+                again[query] = decision
+    return again
 
 
 def audited_models(batch: QueryBatch, application: Application, choices: Choices) -> dict[str, float]:

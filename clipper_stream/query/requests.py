@@ -413,7 +413,7 @@ def _not_before(found: Iterable[tuple[Part, Sequence[Any]]], before: bytearray) 
 
 def _due_times_s(part: Part) -> Iterable[float]:
     batch, slots, _ = part
-    if batch.audit:
+    if batch.query_behind:
         return map(batch.due_of, slots)
     due_s, entry_of = batch.due_s, batch.slot_entry
     return [due_s[entry_of[slot]] for slot in slots]

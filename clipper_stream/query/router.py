@@ -3,6 +3,7 @@
 | the caller has | step | the caller gets |
 |---|---|---|
 | queries that were read | `decide`, `take_cached`, `end_turn` | rows to read from the cache; `Effects` |
+| `Effects.unsure` | `look_up`, `take_cached`, `end_turn` | rows to read from the cache; `Effects` |
 | outputs that arrived | `gather` | `Effects` |
 | the time of the next deadline | `expire` | `Effects` |
 | predictions and audits in the log | `recorded`, `audits_recorded` | records of the same queries, to answer likewise |
@@ -18,8 +19,8 @@ Rules of this file:
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Container, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -37,7 +38,7 @@ from clipper_stream.query.in_flight import (
     Repetition,
     ShortestTrips,
 )
-from clipper_stream.query.planner import Choices, QueryPlanner, audited_models
+from clipper_stream.query.planner import Choices, QueryPlanner, audited_models, decide_again
 from clipper_stream.query.requests import Lookup, OutputPiece, Part, Request, RowsInFlight
 from clipper_stream.selection.distribution import Decision
 
@@ -57,6 +58,7 @@ class Effects:
         outputs: For the cache: keys and outputs, by partition.
         lookups: Rows looked up in the cache, by model reference; `hits`: rows found there.
         coalesced: Rows that joined an identical row in flight.
+        unsure: Slots of models that are asked because the first one was unsure, by model: look them up.
         forgotten: Tokens of requests whose answer is awaited no more.
         deferred: Queries for which there was no room, each with a time, seconds since the epoch: read them again when
             there is room, or at that time.
@@ -73,6 +75,7 @@ class Effects:
     lookups: dict[str, int] = field(default_factory=_counts)
     hits: dict[str, int] = field(default_factory=_counts)
     coalesced: int = 0
+    unsure: list[tuple[QueryBatch, Mapping[str, Sequence[int]]]] = field(default_factory=list)
     forgotten: list[int] = field(default_factory=list)
     deferred: list[tuple[QueryBatch, int, float]] = field(default_factory=list)
     queries: dict[str | None, int] = field(default_factory=_counts)
@@ -182,7 +185,7 @@ class Router:
         for query, entry in batch.audit.items():
             self._audits[batch.partition, batch.offsets[query]] = batch, entry
         self._wake_for(batch)
-        return self._look_up(batch, application, cache)
+        return self.look_up(batch, batch.slots_by_ref, cache)
 
     def _refuse(self, batch: QueryBatch, why: dict[int, Failure], now_s: float) -> None:
         if len(why) == len(batch):
@@ -196,10 +199,11 @@ class Router:
             records = ((batch, query), *self._queries.remove(batch, (query,)))
             self._effects.deferred += ((*record, at_s) for record in records)
 
-    def _look_up(self, batch: QueryBatch, application: Application, cache: ClockCache) -> list[Lookup]:
+    def look_up(self, batch: QueryBatch, slots_by_ref: Mapping[str, Sequence[int]], cache: ClockCache) -> list[Lookup]:
+        """Ask for the rows that are not in the cache of the partition; return those that are."""
         effects, lookups = self._effects, list[Lookup]()
-        for ref, slots in batch.slots_by_ref.items():
-            candidate = application.by_ref[ref]
+        for ref, slots in slots_by_ref.items():
+            candidate = batch.manifest.by_ref[ref]
             if not candidate.deterministic:
                 self._rows.ask(ref, Part(batch, slots, ()))
                 continue
@@ -230,7 +234,7 @@ class Router:
         if surplus > 0:
             self._end_audits(surplus, now_s)
         for batch, entries in self._complete.items():
-            self._conclude(batch, entries, now_s)
+            self._conclude(batch, self._ask_again(batch, entries, now_s) if batch.second_choices else entries, now_s)
         self._complete = {}
         effects, self._effects = self._effects, Effects()
         effects.requests = self._rows.requests(now_s, self.lead_s + self.return_s)
@@ -269,6 +273,8 @@ class Router:
                 self._fill(other, (slot,), (output,), now_s)
 
     def _fill(self, batch: QueryBatch, slots: Sequence[int], outputs: Sequence[Any], now_s: float) -> None:
+        if dict in map(type, outputs):
+            outputs = batch.labels(slots, outputs)
         complete = batch.fill(slots, outputs, now_s)
         if complete:
             self._complete.setdefault(batch, []).extend(complete)
@@ -278,7 +284,7 @@ class Router:
         """Answer every query whose deadline has come, from what arrived."""
         for batch in self._deadlines.pop_due(now_s):
             due_s, entries = batch.due_s, batch.open_entries()
-            if batch.audit:
+            if batch.query_behind:
                 due_s = [due_s[batch.query_of(entry)] for entry in range(len(batch.decisions))]
             if self.lead_s:
                 due_s = [self._led_s(at_s, batch.asked_at_s) for at_s in due_s]
@@ -318,6 +324,28 @@ class Router:
         else:
             first_s = min(batch.due_s[batch.query_of(entry)] for entry in batch.open_entries())
         self._deadlines.push(self._led_s(first_s, batch.asked_at_s), batch)
+
+    def _ask_again(self, batch: QueryBatch, entries: list[int], now_s: float) -> list[int]:
+        """Decide again about queries whose first model has answered; return queries and audits that end now.
+
+        Where there is no time for the last candidate nothing is decided. Where it fails the first model serves too.
+        """
+        least_s = max(now_s, batch.asked_at_s + self._trips.least_s(batch.manifest.refs[-1:], now_s))
+        first = [entry for entry in entries if entry < len(batch)]
+        asking = decide_again(
+            batch, [one for one in first if self._led_s(batch.due_s[one], batch.asked_at_s) > least_s]
+        )
+        if asking:
+            self._effects.unsure.append((batch, batch.ask_again(asking)))
+        ended = [entry for entry in entries if entry < len(batch) + len(batch.audit) and entry not in asking]
+        for entry in [entry for entry in entries if entry >= len(batch) + len(batch.audit)]:
+            ended.append(query := batch.query_of(entry))
+            decision, outputs = batch.decisions[query], batch.outputs[batch.slots_of(entry)[0]]
+            if entry in batch.failed:
+                batch.failed.add(query)
+            if decision is not None and all(output.__class__ is Failure for output in outputs):
+                batch.decisions[query] = replace(decision, served=decision.models)
+        return ended
 
     def _conclude(self, batch: QueryBatch, entries: list[int], now_s: float) -> None:
         count, effects = len(batch), self._effects

@@ -14,7 +14,7 @@ from itertools import accumulate
 
 from clipper_stream.selection.rng import RandomSource
 
-_UNDRAWABLE = 2.0**-53  # a number of 53 random bits cannot tell a smaller probability from none
+UNDRAWABLE = 2.0**-53  # a number of 53 random bits cannot tell a smaller probability from none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ def all_of(weights: Mapping[str, float]) -> ActionDistribution:
 
 def one_of(weights: Mapping[str, float], probabilities: Iterable[float]) -> ActionDistribution:
     """Ask exactly one candidate, each with its probability, in the order of the weights and summing to 1."""
-    drawn = [(model, p) for model, p in zip(weights, probabilities, strict=True) if p >= _UNDRAWABLE]
+    drawn = [(model, p) for model, p in zip(weights, probabilities, strict=True) if p >= UNDRAWABLE]
     decisions = tuple(
         Decision(models=(model,), propensities=(p,), served=(model,), served_propensity=p) for model, p in drawn
     )
@@ -157,7 +157,7 @@ def audited(prepared: ActionDistribution, ratio: float) -> ActionDistribution:
         )
         for decision in prepared.decisions
         for models, share in ((decision.models, 1.0 - ratio), (candidates, ratio))
-        if share * decision.served_propensity >= _UNDRAWABLE
+        if share * decision.served_propensity >= UNDRAWABLE
     ]
     return ActionDistribution(prepared.weights, tuple(decision for decision, _ in drawn), _bounds(p for _, p in drawn))
 

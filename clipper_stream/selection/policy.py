@@ -25,6 +25,9 @@ class SelectionPolicy(Protocol):
 
     name: ClassVar[str]
     """The registered name, for example `exp3`."""
+    asks_again: ClassVar[bool] = False
+    """Whether its one feature is the confidence of the model that is asked without it: the choice by features is made
+    when that model has answered."""
 
     def __post_init__(self) -> None:
         """Check the parameters of a dataclass, which are `bounded_field`s."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from clipper_stream.names import make_named
+from clipper_stream.selection.policies.cascade import Cascade
 from clipper_stream.selection.policies.epsilon_greedy import EpsilonGreedy
 from clipper_stream.selection.policies.exp3 import Exp3
 from clipper_stream.selection.policies.exp4 import Exp4, Exp4Clipper
@@ -15,7 +16,7 @@ from clipper_stream.selection.policy import SelectionPolicy
 
 POLICIES: Mapping[str, Callable[..., SelectionPolicy]] = {
     policy.name: policy
-    for policy in (Single, Split, EpsilonGreedy, Exp3, Exp4, Exp4Clipper, LinUcb, Thompson, TsallisInf)
+    for policy in (Single, Split, Cascade, EpsilonGreedy, Exp3, Exp4, Exp4Clipper, LinUcb, Thompson, TsallisInf)
 }
 """Every policy by its name. A new one is added here, and the laws in tests/laws then hold it."""
 SETTLED = ("single", "split")

@@ -10,14 +10,15 @@ Rules of this file:
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from clipper_stream.errors import InvalidLabel
+from clipper_stream.selection.confidence import Calibration, calibrated
 from clipper_stream.selection.sufficient_statistics import Features, Moments, added, moments_of
 
 MOST_MODELS = 256
-"""Three times as many as an application has at a time. With the longest names and the most features they take 430 KB;
+"""Three times as many as an application has at a time. With the longest names and the most features they take 500 KB;
 Kafka takes a record of a mebibyte."""
 
 
@@ -35,9 +36,10 @@ class ModelTotals:
         weighted_loss: Sum of loss / propensity.
         moments: Sums of products of features and losses, as `moments` has them; empty unless a policy that looks at
             features has learned from queries that have some.
+        calibration: Losses by confidence, which forget by themselves; empty where the model gives none.
 
     >>> ModelTotals(2.0, 1.0, 4.0, 2.0) + ModelTotals(count=1.0, weighted_count=1.0)
-    ModelTotals(count=3.0, loss=1.0, weighted_count=5.0, weighted_loss=2.0, moments=())
+    ModelTotals(count=3.0, loss=1.0, weighted_count=5.0, weighted_loss=2.0, moments=(), calibration=())
 
     Source: Horvitz and Thompson, "A generalization of sampling without replacement", JASA 47, 1952.
     """
@@ -47,6 +49,7 @@ class ModelTotals:
     weighted_count: float = 0.0
     weighted_loss: float = 0.0
     moments: Moments = ()
+    calibration: Calibration = ()
 
     def __add__(self, other: "ModelTotals") -> "ModelTotals":
         return ModelTotals(
@@ -55,16 +58,18 @@ class ModelTotals:
             self.weighted_count + other.weighted_count,
             self.weighted_loss + other.weighted_loss,
             added(self.moments, other.moments) if self.moments or other.moments else (),
+            added(self.calibration, other.calibration) if self.calibration or other.calibration else (),
         )
 
     def scaled(self, factor: float) -> "ModelTotals":
-        """Every sum multiplied by the factor."""
+        """Every sum but those of the calibration multiplied by the factor."""
         return ModelTotals(
             self.count * factor,
             self.loss * factor,
             self.weighted_count * factor,
             self.weighted_loss * factor,
             tuple([value * factor for value in self.moments]) if self.moments else (),
+            self.calibration,
         )
 
 
@@ -192,7 +197,19 @@ def _with_loss(before: ModelTotals, model: str, loss: float, propensity: float, 
         before.weighted_count + 1.0 / propensity,
         before.weighted_loss + loss / propensity,
         added(before.moments, moments_of(features, loss)) if features else before.moments,
+        before.calibration,
     )
+
+
+def with_calibration(
+    state: SelectionState, losses: Mapping[str, float], confidences: Mapping[str, float]
+) -> SelectionState:
+    """The state after the losses, in [0, 1], of models that gave a confidence, in [0, 1], with their outputs."""
+    totals = dict(state.totals)
+    for model in confidences.keys() & losses.keys() & totals.keys():
+        known = calibrated(totals[model].calibration, confidences[model], losses[model])
+        totals[model] = replace(totals[model], calibration=known)
+    return replace(state, totals=totals)
 
 
 def average_loss(state: SelectionState, candidates: Sequence[str], unknown: float = 0.0) -> float:

@@ -37,7 +37,7 @@ class OutputCache(DictCache):
         self.put({key: json.dumps(output).encode() for key, output in outputs})
 
 
-def application(name="app", refs=("a:1",), policy="exp4", **changes):
+def application(name="app", refs=("a:1",), policy="exp4", parameters=(), **changes):
     """An application of deterministic models over rows of one number, that answers within a second.
 
     `canaries` and `shadows` are shares by reference.
@@ -54,7 +54,9 @@ def application(name="app", refs=("a:1",), policy="exp4", **changes):
         for ref, share in shares.items()
     )
     settings = dict(spec=RowSpec("float32", (1,)), objective_s=1.0, default_output="default")
-    return Application(name=name, candidates=candidates, policy=make_policy(policy, {}), **(settings | changes))
+    return Application(
+        name=name, candidates=candidates, policy=make_policy(policy, dict(parameters)), **(settings | changes)
+    )
 
 
 class Query(NamedTuple):
@@ -191,12 +193,12 @@ def _answer_at(some, place):
     for ref, propensity, slots in slots_of:
         failures = {row: one for row, one in enumerate(batch.outputs[slots]) if isinstance(one, Failure)}
         if len(failures) == slots.stop - slots.start:
-            missing.append(MissingModel(ref, propensity, is_query, failures[0]))
+            missing.append(MissingModel(ref, propensity, ref in decision.served, failures[0]))
             continue
         outputs = [None if row in failures else one for row, one in enumerate(batch.outputs[slots])]
         arrived_s = max(batch.arrived_s[slots])
         latency_s = arrived_s - batch.asked_at_s if arrived_s else 0.0
-        used.append(ModelUse(ref, propensity, is_query, outputs, latency_s, not arrived_s, failures))
+        used.append(ModelUse(ref, propensity, ref in decision.served, outputs, latency_s, not arrived_s, failures))
     outputs = some.outputs[place] if is_query else []
     return Answer(
         batch, entry, asked, outputs if asked.packed or not is_query else [outputs],
@@ -237,7 +239,7 @@ class CalledRouter:
             cache = self.caches[batch.partition]
             for lookup in self.router.decide(batch, (), *self.choices(batch), cache.entries, now_s):
                 self.router.take_cached(lookup, cache.get_many(lookup.part.keys))
-        return self._seen(self.router.end_turn(now_s))
+        return self._seen(self.router.end_turn(now_s), now_s)
 
     def choices(self, batch):
         app, contexts = self.known.get(batch.application), {None, *(one.context for one in batch.options.values())}
@@ -259,13 +261,13 @@ class CalledRouter:
         return self.router.is_audited(query.partition, query.offset)
 
     def gather(self, pieces, now_s):
-        return self._seen(self.router.gather(pieces, now_s))
+        return self._seen(self.router.gather(pieces, now_s), now_s)
 
     def expire(self, now_s):
-        return self._seen(self.router.expire(now_s))
+        return self._seen(self.router.expire(now_s), now_s)
 
     def end_turn(self, now_s):
-        return self._seen(self.router.end_turn(now_s))
+        return self._seen(self.router.end_turn(now_s), now_s)
 
     @property
     def next_deadline_s(self):
@@ -279,9 +281,17 @@ class CalledRouter:
     def audit_recorded(self, audit):
         self.router.audits_recorded(audit.batch, [audit.entry])
 
-    def _seen(self, effects):
+    def _seen(self, effects, now_s):
         for partition, outputs in effects.outputs.items():
             self.caches[partition].put_many(outputs)
+        for batch, slots in effects.unsure:
+            cache = self.caches[batch.partition]
+            for lookup in self.router.look_up(batch, slots, cache.entries):
+                self.router.take_cached(lookup, cache.get_many(lookup.part.keys))
+        if effects.unsure:
+            then = self.router.end_turn(now_s)
+            effects.requests += then.requests
+            effects.answers += then.answers
         return Seen(effects)
 
 

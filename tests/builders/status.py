@@ -17,8 +17,8 @@ from clipper_topics.manifests import ApplicationManifest, ModelManifest, PolicyS
 from clipper_topics.prediction import Missing, ModelAnswer, Prediction
 from clipper_topics.selection_rows import ROW_VERSION, ModelTotalsRecord, RowKey, SelectionRow, encode_key, encode_row
 
-Losses = dict[str, tuple[float, float]]
-"""Count and sum of losses by model."""
+Losses = dict[str, tuple[Any, ...]]
+"""Count and sum of losses by model, and the calibration of one that has some."""
 NOW_S = 1_700_000_000.0
 """2023-11-14T22:13:20Z."""
 DIGITS = ApplicationManifest(
@@ -99,7 +99,10 @@ def compared(model: str, waits_for: str = "upper end 0.030 is not below 0.02", *
 def row(
     partition: int, losses: Losses, context: str | None = None, offset: int = 9, application: str = "digits"
 ) -> tuple[bytes, bytes]:
-    totals = [ModelTotalsRecord(model, count, loss, loss, count) for model, (count, loss) in losses.items()]
+    totals = [
+        ModelTotalsRecord(model, count, loss, loss, count, (), *calibration)
+        for model, (count, loss, *calibration) in losses.items()
+    ]
     content = SelectionRow(version=ROW_VERSION, offset=offset, applied=9, totals=totals)
     return encode_key(RowKey(application, context, partition)), encode_row(content)
 

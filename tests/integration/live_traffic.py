@@ -75,7 +75,7 @@ async def learned(at, count):
     await at.read(at.catalogue.selection_changelog, lambda records: counted(oracle.table(records)) >= count)
 
 
-async def settled(at):
+async def settled(at, **policy):
     """The table, once it is where the feedback ends and the serial fold of the logs, bit for bit."""
     feedback = await at.read(at.catalogue.feedback)
     ends = {one.partition: one.offset for one in feedback}
@@ -83,7 +83,8 @@ async def settled(at):
         at.catalogue.selection_changelog, lambda records: oracle.positions(oracle.table(records)) == ends
     )
     control = await at.read(at.catalogue.control)
-    expected = oracle.fold(await at.read(at.catalogue.predictions), feedback, {"app": {}, "other": {}}, control=control)
+    applications = {"app": {"policy": policy}, "other": {}}
+    expected = oracle.fold(await at.read(at.catalogue.predictions), feedback, applications, control=control)
     table = oracle.table(changelog)
     assert {key: row.bits for key, row in table.items()} == {key: row.bits for key, row in expected.items()}
     return table

@@ -122,6 +122,7 @@ REFUSED: dict[str, list] = {
     "max_response_mib": [0.5, 1025, True],
     "labels": ["ab", 5, [None]],
     "trusted": ["numpy", True, [1]],
+    "confidence": [1, "true"],
     **{name: ["", 7, ["a"]] for name in ("output", "prepare", "input", "content_type", "token_env")},
 }
 """Values that no runtime takes, by the parameter."""

@@ -17,8 +17,17 @@ from clipper_stream.selection.distribution import forced_decision
 from clipper_stream.selection.rng import query_rng
 
 OPEN = object()
-MODELS = {"a:1": int, "b:1": lambda x: int(x) % 2, "c:1": lambda x: 7, "d:1": lambda x: -int(x)}
+UNSURE = "e:1"
+"""Says how sure it is, of labels that are its inputs."""
+MODELS = {
+    "a:1": int,
+    "b:1": lambda x: int(x) % 2,
+    "c:1": lambda x: 7,
+    "d:1": lambda x: -int(x),
+    UNSURE: lambda x: {"label": int(x), "confidence": float(x) / 4},
+}
 VOLATILE = "c:1"
+ALWAYS_NEW = {"volatile": (VOLATILE,), "objective_s": 3.0, "confidence_threshold": 0.6}
 APPLICATIONS = {
     app.name: app
     for app in (
@@ -28,6 +37,8 @@ APPLICATIONS = {
         application("tried", ("a:1",), canaries={"b:1": 0.3}, shadows={"c:1": 0.6, "d:1": 1.0}, volatile=(VOLATILE,)),
         application("single", ("a:1", "b:1", "c:1"), "exp3", volatile=(VOLATILE,)),
         application("patient", ("a:1", "b:1"), "exp3", objective_s=None),
+        application("cascade", (UNSURE, "b:1"), "cascade", {"budget": 0.6}),
+        application("tried cascade", (UNSURE, "c:1"), "cascade", {"budget": 0.6}, shadows={"b:1": 0.6}, **ALWAYS_NEW),
         application("only a canary", (), canaries={"a:1": 0.5}),
         application("none", ()),
     )
@@ -45,6 +56,7 @@ class Naive:
     audits: bool = False
     """Whether this is what is asked about the query for the log only."""
     deadline_s: float = 0.0
+    decided_again: bool = False
     slots: dict = field(default_factory=dict)
     failures: dict = field(default_factory=dict)
 
@@ -69,7 +81,22 @@ class Naive:
     def said(self, ref, row):
         """The output, None where there is none."""
         output = self.slots[ref, row]
-        return None if output is OPEN or (ref, row) in self.failures else output
+        if output is OPEN or (ref, row) in self.failures:
+            return None
+        return output["label"] if ref == UNSURE else output
+
+    def asks_again(self, in_time):
+        """Decide by the confidence of the first model, once; whether another one is asked."""
+        app, rows = APPLICATIONS.get(self.query.application), range(len(self.rows))
+        if self.audits or self.decision is None or not app.policy.asks_again or self.query.models:
+            return False
+        if self.decided_again or not in_time or self.decision.models != (UNSURE,):
+            return False
+        self.decided_again = True
+        sure = [0.0 if (UNSURE, row) in self.failures else self.slots[UNSURE, row]["confidence"] for row in rows]
+        choice = prepare(app, 0, None).given([sum(sure) / len(sure)])
+        self.decision = choice.select(query_rng(app.seed, self.query.query_id))
+        return len(self.decision.models) > 1
 
     def used(self):
         """Outputs of the models that answered a row at least."""
@@ -83,15 +110,15 @@ class Naive:
             default = app.default_output if app else None
             return [default] * len(rows), None, {}
         used = self.used()
-        served = [ref for ref in self.decision.served if ref in used]
-        weights, asked = prepare(app, 0, None).weights, len(self.decision.served)
-        combined = []
+        weights, combined, models = prepare(app, 0, None).weights, [], self.decision.models
         for row in rows:
-            outputs = {ref: used[ref][row] for ref in served if used[ref][row] is not None}
-            combined.append(combine("vote", outputs, weights, asked) if outputs else None)
+            said = {ref: used[ref][row] for ref in models if ref in used and used[ref][row] is not None}
+            own = {ref: output for ref, output in said.items() if ref in self.decision.served}
+            asked = len(self.decision.served) if own else len(models)
+            combined.append(combine("vote", own or said, weights, asked) if said else None)
         if None in combined:
             empty = [row for row in rows if combined[row] is None]
-            late = any(self.failures.get((ref, row), "late") == "late" for ref in self.decision.served for row in empty)
+            late = any(self.failures.get((ref, row), "late") == "late" for ref in models for row in empty)
             outputs = [one.output if one else app.default_output for one in combined]
             return outputs, "late" if late else "errors", used
         if min(one.confidence for one in combined) < app.confidence_threshold:
@@ -226,6 +253,17 @@ class RouterMachine(RuleBasedStateMachine):
                     part.slots[ref, row] = MODELS[ref](value) if known else OPEN
         return [found, audit] if besides.models else [found]
 
+    def in_time_for_another(self, one):
+        app = APPLICATIONS.get(one.query.application)
+        trip_s = self.trips.least_s(app.refs[-1:], self.now_s) if app else 0.0
+        return one.deadline_s > max(self.now_s, self.asked_at_s[one.query.query_id] + trip_s)
+
+    def ask_again(self, one):
+        ref = one.decision.models[-1]
+        for row, (value,) in enumerate(one.rows):
+            known = ref != VOLATILE and self.cache and (one.query.partition, ref, value) in self.cache
+            one.slots[ref, row] = MODELS[ref](value) if known else OPEN
+
     def trip_s(self, app):
         return 0.0 if app is None else self.trips.least_s(app.refs, self.now_s)
 
@@ -267,8 +305,6 @@ class RouterMachine(RuleBasedStateMachine):
             slots = [(one, place) for one in self.waiting.values() for place in one.open(*key)]
         for one, place in slots:
             one.fill(place, output, failure)
-        for one in {one for one, _ in slots if one.complete}:
-            self.answered[one.name] = self.waiting.pop(one.name)
 
     def expire(self):
         for one in [one for one in self.waiting.values() if one.deadline_s <= self.now_s]:
@@ -294,8 +330,11 @@ class RouterMachine(RuleBasedStateMachine):
 
     # --- comparing --------------------------------------------------------------------------------------------
     def compare(self, effects):
-        for name in [name for name, one in self.waiting.items() if one.complete]:
-            self.answered[name] = self.waiting.pop(name)
+        for name, one in [*self.waiting.items()]:
+            if one.complete and one.asks_again(self.in_time_for_another(one)):
+                self.ask_again(one)
+            if one.complete:
+                self.answered[name] = self.waiting.pop(name)
         told = getattr(self, "told", set()) & self.answered.keys()
         named = [(answer.query.query_id, answer) for answer in effects.answers]
         named += [(f"{answer.query.query_id}/audit", answer) for answer in effects.audits]
@@ -325,7 +364,7 @@ class RouterMachine(RuleBasedStateMachine):
             key, entry = (request.ref, float(request.rows[row][0])), batch.slot_entry[slot]
             assert request.rows[row][0] == batch.rows[batch.slot_row[slot]][0]
             query_id = query_at(batch, batch.query_of(entry)).query_id
-            name = query_id if entry < len(batch) else f"{query_id}/audit"
+            name = query_id if entry not in batch.audit.values() else f"{query_id}/audit"
             assert name in self.waiting
             in_query = (slot - batch.slot_start[entry]) % batch.count(entry)
             self.askers[request.frame, row] = name, (request.ref, in_query), batch.partition

@@ -1,5 +1,6 @@
 """Whatever happened to a deployment, verifying says what the oracle says: equal, or where not."""
 
+from builders.decision_logs import answer
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from unit.replay.deployment import HORIZON_MS, LATER_MS, Deployment, is_told_alike, manifest, verified
@@ -7,8 +8,12 @@ from unit.replay.deployment import HORIZON_MS, LATER_MS, Deployment, is_told_ali
 from clipper_topics.feedback import EARLY_FEEDBACK_MS
 from clipper_topics.selection_rows import SavedRow
 
-APPLICATIONS = (manifest(half_life=3.0, half_life_s=7), manifest("other", policy="lin_ucb", loss="absolute"))
-NAMES, CONTEXTS = ("app", "other"), (None, "c")
+APPLICATIONS = (
+    manifest(half_life=3.0, half_life_s=7),
+    manifest("other", policy="lin_ucb", loss="absolute"),
+    manifest("sure", policy="cascade", half_life=9.0),
+)
+NAMES, CONTEXTS = ("app", "other", "sure"), (None, "c")
 FEATURES = ([0.1, -0.0, 1 / 3], [-2.5], [])
 partitions = st.integers(0, 1)
 queries = st.integers(0, 7)
@@ -41,14 +46,17 @@ def happened(events):
 
 def ask(at, number, partition):
     outputs = [("a:1", number % 3), ("b:1", number % 2)][: 1 + number % 3 % 2]
-    about = dict(context=CONTEXTS[number % 4 // 2], features=FEATURES[number % 3], outputs=outputs)
-    at.ask(f"q{number // 2}", NAMES[number % 2], partition, **about)
+    about = dict(context=CONTEXTS[number % 4 // 2], features=FEATURES[number // 2 % 3], outputs=outputs)
+    if NAMES[number % 3] == "sure":
+        said = zip(outputs, (1.0, 0.3), (0.96, None), strict=False)
+        about["models"] = [answer(*output, chance, confidence=sure) for output, chance, sure in said]
+    at.ask(f"q{number // 3}", NAMES[number % 3], partition, **about)
 
 
 def tell(at, number, partition, truth, named):
     about = {"loss": truth} if isinstance(truth, float) else {"label": truth}
-    about |= {"application": NAMES[number % 2]} if named else {}
-    at.tell(f"q{number // 2}", partition=partition, **about)
+    about |= {"application": NAMES[number % 3]} if named else {}
+    at.tell(f"q{number // 3}", partition=partition, **about)
 
 
 def rows_of(totals):

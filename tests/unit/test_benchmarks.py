@@ -12,7 +12,16 @@ from builders.benchmarks import BENCHMARKS, ON_KAFKA, benchmark_module, check_fi
 from clipper_stream.selection.registry import make_policy
 
 WITHOUT_KAFKA = ("batching", "batching_quality", "delayed_batching", "estimating", "tracing")
-PAGES = ("coverage", "decisions", "digits_off_policy", "drift", "guardrails", "learning_candidates", "regret")
+PAGES = (
+    "cascades",
+    "coverage",
+    "decisions",
+    "digits_off_policy",
+    "drift",
+    "guardrails",
+    "learning_candidates",
+    "regret",
+)
 OTHERS = ("all", "disk", "figures", "fooled_verdicts", "gateway_limits", "http_servers", "throughput")
 
 
@@ -72,6 +81,18 @@ def test_the_figures_of_which_policy_when_are_those_of_the_regret_page():
             policies = (name.strip("`"), f"{name.strip('`')} half_life=300")
             for policy, number in zip(policies, cell.split(", "), strict=False):
                 assert measured[world.split(",")[0], policy] == number, (world, policy)
+
+
+def test_the_figures_of_cascades_are_those_of_their_page():
+    measured = (BENCHMARKS / "results/cascades.md").read_text().splitlines()
+    rows = [line.strip("| ").split(" | ") for line in measured if line.startswith("| ")]
+    page = (BENCHMARKS.parent / "docs/explanation/which-policy-when.md").read_text()
+    table = [line.strip("| ").split(" | ") for line in page.split("| `budget` 0.5 |")[1].split("\n\n")[0].splitlines()]
+    for name, cheap, dear, *cells in table[2:]:
+        for budget, cell in zip(("0.2", "0.5"), cells, strict=True):
+            (row,) = (row for row in rows if (row[0], row[2]) == (name, budget))
+            saved = 100 - float(row[3].strip("%"))
+            assert (row[4], row[5], f"{row[6]}, {saved:.0f} % saved") == (cheap, dear, cell)
 
 
 def test_the_numbers_of_the_readme_are_those_of_the_page_of_figures():

@@ -107,7 +107,7 @@ class PolicySpec(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknow
 
     name: Text = "exp3"
     """A registered policy: `single`, `split`, `epsilon_greedy`, `thompson`, `tsallis_inf`, `exp3`, `lin_ucb`,
-    which ask one model, or `exp4`, `exp4_clipper`, which ask all."""
+    which ask one model, `cascade`, which asks one and perhaps another, or `exp4`, `exp4_clipper`, which ask all."""
     parameters: dict[str, Any] = {}
     """Its parameters, for example `{"eta": 0.1}`."""
 

@@ -73,10 +73,12 @@ class ModelAnswer(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The rows that it did not answer, for a query of several rows."""
     latency_ms: float = 0.0
     """From the decision until the output was here, in milliseconds."""
+    confidence: _Ratio | None = None
+    """The model's own, in [0, 1], where it gives one; over several rows the mean."""
     cached: bool = False
     """True when every row came from the cache."""
     served: bool = True
-    """False when the model was asked for the log only (an audit), and its output does not count in the answer."""
+    """False when its output does not count in the answer: it was asked for the log only (an audit), or first."""
 
 
 class Missing(msgspec.Struct, kw_only=True, omit_defaults=True):

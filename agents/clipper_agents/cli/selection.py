@@ -73,7 +73,7 @@ def restore_selection(
         raise typer.BadParameter("give exactly one of --from and --undo")
     undoes: str | None = None
     if file is not None:
-        rows = read_state(file, application)
+        rows = read_state(file, application).rows
     else:
         undone = to_undo(deployment.control_state().restores.values(), application)
         undoes, rows = undone.restore_id, undone.restore.before or []

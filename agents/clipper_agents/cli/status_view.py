@@ -16,6 +16,7 @@ from clipper_agents.status.model import (
     VersionStatus,
 )
 from clipper_agents.status.texts import UNKNOWN, figure, span, when
+from clipper_stream.selection.confidence import ExpectedLoss
 
 STAGE_STYLE = {"live": "green", "canary": "yellow", "shadow": "cyan", "retired": "dim"}
 COUNTS = ("batch limit", "p50 ms", "p99 ms", "lag")
@@ -87,6 +88,7 @@ def application_parts(name: str, status: ApplicationStatus) -> Iterator[Renderab
     for version in status.versions:
         for instance, reason in version.declared.failed.items() if version.declared else ():
             yield Text(f"host {instance} failed: {reason}", style="red")
+    yield from (Text(_expected_line(one.model, one.expected)) for one in status.versions if one.expected is not None)
     for trial in status.trials:
         yield Text(trial_line(trial))
         for one in trial.compared.guardrails if trial.compared else ():
@@ -110,6 +112,15 @@ def flow_lines(status: ApplicationStatus) -> Iterator[str]:
     yield f"last {status.window_s} s: {'; '.join(parts)}"
     if ends := [f"{name} {_ms(one.p50_ms)}, {_ms(one.p99_ms)}" for name, one in status.stages.items()]:
         yield f"p50, p99 ms by stage: {'; '.join(ends)}"
+
+
+def _expected_line(model: str, found: ExpectedLoss) -> str:
+    if found.mean is None:
+        return f"expected loss of {model} is not shown: {found.refused}"
+    return (
+        f"expected loss of {model}, by the confidence of {found.answers:.0f} answers of the last minute: "
+        f"{found.mean:.3f} [{found.lower:.3f} {found.upper:.3f}]; {found.error:+.3f} off over {found.labels:.0f} labels"
+    )
 
 
 def trial_line(trial: VersionStatus) -> str:

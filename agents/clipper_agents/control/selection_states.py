@@ -46,7 +46,7 @@ which a change would keep no rows anyway."""
 def state_of(row: SelectionRow) -> SelectionState:
     """Return a row as the library's state."""
     totals = {
-        one.model: ModelTotals(one.count, one.loss, one.weighted_count, one.weighted_loss, one.moments)
+        one.model: ModelTotals(one.count, one.loss, one.weighted_count, one.weighted_loss, one.moments, one.calibration)
         for one in row.totals
     }
     return SelectionState(totals, row.at_ms, row.half_life_s)
@@ -55,7 +55,9 @@ def state_of(row: SelectionRow) -> SelectionState:
 def row_of(state: SelectionState, offset: int, applied: int) -> SelectionRow:
     """Return a state as a row, with the offset of the last feedback in it, and how many feedbacks counted."""
     totals = [
-        ModelTotalsRecord(model, sums.count, sums.loss, sums.weighted_loss, sums.weighted_count, sums.moments)
+        ModelTotalsRecord(
+            model, sums.count, sums.loss, sums.weighted_loss, sums.weighted_count, sums.moments, sums.calibration
+        )
         for model, sums in state.totals.items()
     ]
     return SelectionRow(
@@ -92,15 +94,19 @@ async def read_rows(connection: KafkaConnection, catalogue: Catalogue, applicati
 
 
 # --- as a file keeps them -------------------------------------------------------------------------------------------
-class SavedState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class SavedState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The rows of an application in a file, but for empty ones."""
 
     application: str
     rows: list[SavedRow]
+    policy: str = ""
+    """With its parameters, where `replay learn` fitted it."""
+    until_ms: int = 0
+    """To decisions before this time, in milliseconds since the epoch."""
 
 
-def read_state(file: Path, application: str) -> list[SavedRow]:
-    """Return the rows in a file of `selection export`.
+def read_state(file: Path, application: str) -> SavedState:
+    """Return what a file of `selection export` or `replay learn` holds.
 
     Raises:
         UnusableState: it cannot be read, or holds another application.
@@ -113,7 +119,7 @@ def read_state(file: Path, application: str) -> list[SavedRow]:
         raise UnusableState(
             f"{file} holds {shown(state.application)}, not {application}: give the file of {application}"
         )
-    return state.rows
+    return state
 
 
 # --- as a change keeps them -----------------------------------------------------------------------------------------

@@ -89,4 +89,4 @@ def evaluate_file(log: LogFile, candidates: Sequence[str], question: Question, s
 
 def states_of(file: Path, application: str) -> dict[Place, SelectionState]:
     """Read the totals of a file of `selection export`, by context and partition; errors as of `read_state`."""
-    return {(row.context, row.partition): state_of(unsaved(row)) for row in read_state(file, application)}
+    return {(row.context, row.partition): state_of(unsaved(row)) for row in read_state(file, application).rows}

@@ -288,6 +288,15 @@ class QueryPipeline:
         self._update_room(effects.is_full)
         if effects.next_deadline_s is not None:
             self._set_timer(effects.next_deadline_s)
+        self._ask_again(effects)
+
+    def _ask_again(self, effects: Effects) -> None:
+        for batch, slots in effects.unsure:
+            cache = self._stores.caches[batch.partition]
+            for lookup in self.router.look_up(batch, slots, cache.entries):
+                self.router.take_cached(lookup, cache.get_many(lookup.part.keys))
+        if effects.unsure:
+            self.carry_out(self.router.end_turn(time.time()))
 
     def _count(self, effects: Effects) -> None:
         metrics = self._metrics

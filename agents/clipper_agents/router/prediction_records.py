@@ -43,8 +43,8 @@ def encode_answers(answers: Answers) -> tuple[Answers, list[bytes]]:
     """
     batch, count = answers.batch, len(answers.entries)
     values: list[bytes] = [b""] * count
-    unusual = batch.options or batch.audit or batch.features or min(batch.queried_at_s) < LEAST_S
-    if count >= FORMS_FROM and not unusual:
+    unusual = any((batch.options, batch.audit, batch.features, batch.confidences))
+    if count >= FORMS_FROM and not unusual and min(batch.queried_at_s) >= LEAST_S:
         _fill_forms(answers, values)
     unwritable: dict[int, Failure] = {}
     for place, value in enumerate(values):
@@ -120,12 +120,12 @@ def prediction_of(answers: Answers, place: int) -> Prediction:
 
 
 def _models_of(
-    batch: QueryBatch, entry: int, decision: Decision, *, packed: bool, served: bool = True, unwritable: str = ""
+    batch: QueryBatch, entry: int, decision: Decision, *, packed: bool, unwritable: str = ""
 ) -> tuple[list[ModelAnswer], list[Missing]]:
     models, missing = list[ModelAnswer](), list[Missing]()
     asked_s, failed, failures = batch.asked_at_s, entry in batch.failed, _NO_FAILURES
     for ref, chance, slots in zip(decision.models, decision.propensities, batch.slots_of(entry), strict=True):
-        outputs, arrived_s = batch.outputs[slots], max(batch.arrived_s[slots])
+        outputs, arrived_s, served = batch.outputs[slots], max(batch.arrived_s[slots]), ref in decision.served
         if failed:
             failures = {row: output for row, output in enumerate(outputs) if output.__class__ is Failure}
             outputs = [None if row in failures else output for row, output in enumerate(outputs)]
@@ -141,6 +141,7 @@ def _models_of(
             propensity=chance,
             output=UNSET if packed else outputs[0],
             latency_ms=_milliseconds(arrived_s - asked_s if arrived_s else 0.0),
+            confidence=batch.confidence_of(slots) if batch.confidences else None,
             cached=not arrived_s,
             served=served,
         )
@@ -351,7 +352,7 @@ def _audit_of(audits: Answers, entry: int, unwritable: str = "") -> Audit:
     batch, query = audits.batch, audits.batch.query_of(entry)
     options, decision = batch.options.get(query, PLAIN), batch.decisions[entry]
     assert decision is not None
-    models, missing = _models_of(batch, entry, decision, packed=options.packed, served=False, unwritable=unwritable)
+    models, missing = _models_of(batch, entry, decision, packed=options.packed, unwritable=unwritable)
     return Audit(
         query_id=batch.ids[query],
         application=batch.application,

@@ -13,6 +13,7 @@ from clipper_stream.errors import SetupError
 from clipper_stream.models.allowlist import local_path
 from clipper_stream.models.registry import check_allowed, runtime_of
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
+from clipper_stream.selection.policies.cascade import Cascade
 from clipper_stream.selection.registry import make_policy
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
 
@@ -31,6 +32,8 @@ def manifest_problems(applications: Sequence[ApplicationManifest], models: Seque
         yield from _repeated(f"{place}: model", application.models)
         yield from _reference_problems(place, application, known)
         yield from _refusal(place, make_policy, application.policy.name, application.policy.parameters)
+        if application.policy.name == Cascade.name:
+            yield from (f"{place}: a cascade {why}" for why in _cascade_problems(application, known))
         if application.drift is not None:  # whether its library is there is the steward's affair, who may run elsewhere
             yield from _refusal(f"{place}: drift", make_spec, application.drift.detector, application.drift.parameters)
 
@@ -66,6 +69,21 @@ def _reference_problems(
         elif known[ref].input != application.input:
             expected, found = (_spec_text(spec) for spec in (application.input, known[ref].input))
             yield f"{place}: model {ref!r} takes input {found}, the application takes {expected}: make them equal"
+
+
+def _cascade_problems(application: ApplicationManifest, known: Mapping[str, ModelManifest]) -> Iterator[str]:
+    """What a cascade cannot be combined with. Whether a `python` model gives a confidence, nobody knows here."""
+    for first in (known[ref] for ref in application.models[:1] if ref in known):
+        if not first.parameters.get("confidence", first.runtime in ("python", "oip", "mlflow")):
+            yield f"goes by the confidence of {first.ref}, which gives none: give its parameters confidence = true"
+    if application.audit_ratio > 0.0:
+        yield "explores by itself, and its propensities are without audits: leave audit_ratio out"
+    if application.keep_best is not None:
+        yield "needs its first model, though that is worse: leave keep_best out"
+    for trial in application.trials:
+        if trial.stage == "canary" or trial.automatic:
+            why = "nobody knows what it had answered where a canary did"
+            yield f"tries {trial.model} as a shadow, not automatic: {why}"
 
 
 def _refusal(place: str, check: Callable[..., object], *arguments: Any) -> Iterator[str]:

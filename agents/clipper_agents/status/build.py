@@ -34,6 +34,7 @@ from clipper_agents.status.traffic_window import (
     TrafficWindow,
 )
 from clipper_stream.errors import SetupError
+from clipper_stream.selection.confidence import BINS, Z, expected_loss
 from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import ModelTotals, SelectionState
 from clipper_stream.sequential_testing.planned_test import TrialPlan, outlook
@@ -42,8 +43,6 @@ from clipper_topics.drift import DriftEvent
 from clipper_topics.host_report import HostReport
 from clipper_topics.manifests import ApplicationManifest, ModelManifest, Trial
 
-Z = 1.959963984540054
-"""Quantile of the normal distribution for 95 %."""
 SHOWN_CHANGES = 5
 NOT_SHOWN: Mapping[str, Any] = {"before": None, "after": None, "feedback_ends": [], "rows": None}
 """Of a change: its manifests and the selection state of then."""
@@ -188,6 +187,7 @@ class StatusBuilder:
         stages: dict[str, Stage] = dict.fromkeys(manifest.models, "live")
         stages |= {ref: trial.stage for ref, trial in trials.items()}
         stages |= dict.fromkeys(self._retired(manifest), "retired")
+        last, bins = self.recent.window(manifest.name, self.now_s, LONGEST_S), [*map(str, range(BINS))]
         for ref, stage in stages.items():
             counted, trial = counts.amounts, trials.get(ref)
             had = counted["asked" if stage == "shadow" else "served", ref]
@@ -200,6 +200,9 @@ class StatusBuilder:
                 declared_share=None if trial is None else trial.share,
                 weight=weights.get(ref),
                 loss=self._loss(compared, state.of(ref)),
+                expected=expected_loss(
+                    state.of(ref).calibration, [last.amounts["confidence", ref, one] for one in bins]
+                ),
                 compared=compared,
                 share=min(1.0, had / queries) if queries else None,
                 queries=round(counted["asked", ref]),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from clipper_stream.selection.confidence import ExpectedLoss
 from clipper_topics.change import Change
 from clipper_topics.comparison import Comparison
 from clipper_topics.drift import DriftEvent
@@ -73,6 +74,7 @@ class VersionStatus:
         declared: What is known of it beside this application; None: it has no manifest.
         declared_share: Share of queries that a trial is to have.
         weight: The policy's trust in it; None when the policy does not choose it.
+        expected: What it loses by the confidence of its answers of the last minute, before labels come.
         compared: What the steward wrote of it lately.
         share: Share of the queries that it answered lately; of a shadow, for which it was asked. None without queries.
         queries: For how many queries it was asked in that time.
@@ -92,6 +94,7 @@ class VersionStatus:
     declared_share: float | None = None
     weight: float | None = None
     loss: Loss | None = None
+    expected: ExpectedLoss | None = None
     compared: Comparison | None = None
     share: float | None = None
     queries: int = 0

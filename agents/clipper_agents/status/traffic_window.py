@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import TypeAlias
 
+from clipper_stream.selection.confidence import confidence_bin
 from clipper_topics.audit import Audit
 from clipper_topics.prediction import Missing, MissingRow, ModelAnswer, Prediction
 
@@ -33,8 +34,9 @@ class TrafficCounts:
         sampled: Whether records stand for others too, which were not read.
         amounts: `("queries",)` and `("feedback",)`; default answers by `("default", reason)`; and by version, `ref`:
             queries for which it was asked, for the log only too, `("asked", ref)`; those to which it answered, in full
-            or in part, `("answered", ref)`, a cache `("cached", ref)` and with more than the log `("served", ref)`; and
-            those to which it did not answer in full, `("unanswered", ref, reason)`.
+            or in part, `("answered", ref)`, a cache `("cached", ref)`, with more than the log `("served", ref)`, and
+            with a confidence in a bin `("confidence", ref, bin)`; and those to which it did not answer in full,
+            `("unanswered", ref, reason)`.
         samples_ms: Latencies of the answers that were read, from the query's timestamp, `("answers",)`; their stages,
             `("stage", name)`: `wait` for the decision, `models`, and `record` until the broker had it; and of a version
             its answers that came from no cache, `("version", ref)`.
@@ -63,6 +65,8 @@ class TrafficCounts:
             amounts["answered", ref] += weight
             amounts["served", ref] += weight * (served and answer.served)
             amounts["cached", ref] += weight * answer.cached
+            if answer.confidence is not None:
+                amounts["confidence", ref, str(confidence_bin(answer.confidence))] += weight
             if not answer.cached:
                 self.samples_ms["version", ref].append(answer.latency_ms)
             self._add_missing(ref, answer.missing_rows[:1], weight)

@@ -22,6 +22,7 @@ from clipper_stream.errors import InvalidInput, InvalidLabel, ModelUnavailable
 from clipper_stream.evaluation.log.columns import UNKNOWN, Codes, DecisionColumns, Floats, distinct_rows
 from clipper_stream.feedback.update import loss_of, loss_of_rows
 from clipper_stream.models.model import Model, Rows
+from clipper_stream.models.plain_outputs import split_confidence
 from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.models.runner import predict_rows
 from clipper_stream.query.inputs import to_rows
@@ -84,7 +85,7 @@ def _predicted(model: Model, spec: RowSpec, rows: Sequence[Any], batch_rows: int
     for mine, batch in _batches(places, converted.good, batch_rows):
         outcome = predict_rows(model, batch)
         for number, row in enumerate(mine):
-            outputs[row] = outcome.outputs[number]
+            outputs[row], _ = split_confidence(outcome.outputs[number])
         for number, why in outcome.failed.items():
             if why.startswith(ModelUnavailable.__name__):
                 raise ModelUnavailable(f"{why}: see that the model's server is there, and run it again")

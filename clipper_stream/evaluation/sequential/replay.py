@@ -11,7 +11,7 @@ Rules of this file:
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from heapq import heappop, heappush
@@ -23,6 +23,7 @@ import numpy as np
 from clipper_stream.errors import InvalidSetting
 from clipper_stream.evaluation.log.columns import Bools, DecisionColumns, Floats
 from clipper_stream.evaluation.log.configuration import Configuration
+from clipper_stream.evaluation.log.known_losses import known_losses
 from clipper_stream.selection.distribution import ActionDistribution
 from clipper_stream.selection.policy import SelectionPolicy
 from clipper_stream.selection.rng import RandomSource, query_rng
@@ -187,6 +188,18 @@ class CandidateState:
             at_ms, features = query.feedback_at_ms, query.features
             self._states[place] = self.policy.observe_at(at_ms, before or _NOTHING, losses, propensities, features)
             self._standings.pop((place[0], place[1] if place[0] is not None else 0), None)
+
+    def learn_all(self, log: Iterable[DecisionColumns]) -> Mapping[Place, SelectionState]:
+        """Learn from all feedback of a log, whoever decided, as a router does; return the states."""
+        for columns in log:
+            known = known_losses(columns)
+            for query in queries_in_order(columns, np.any(known.weight, axis=1), lambda _: ()):
+                weights, losses = (dict(zip(columns.models, each[query.row].tolist(), strict=True)) for each in known)
+                scored = {model: 1.0 / weight for model, weight in weights.items() if weight}
+                self.expect(query, {model: losses[model] for model in scored}, scored)
+            self.advance(int(columns.at_ms.max(initial=0)))
+        self.advance(np.inf)
+        return self._states
 
 
 def policy_choices(

@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from clipper_stream.errors import ModelFailed, ModelNotLoaded
 from clipper_stream.models.model import Model, Rows
 from clipper_stream.models.row_spec import Column, RowSpec
-from clipper_stream.models.runtimes.model_files import THREADS, FileRuntime, ModelFile, Parameter, import_extra, number
+from clipper_stream.models.runtimes import model_files
+from clipper_stream.models.runtimes.model_files import FLAG, THREADS, FileRuntime, ModelFile, Parameter, import_extra
 from clipper_stream.models.runtimes.python_function import FunctionModel
 from clipper_stream.models.runtimes.tables import TableRows, fitted_columns, matrix_maker
 
@@ -41,7 +42,8 @@ PARAMETERS = {
         lambda value: isinstance(value, list | tuple) and all(isinstance(label, str | int | float) for label in value),
         "a list of texts or numbers",
     ),
-    "threshold": number(0, 1, default=0.5),
+    "threshold": model_files.number(0, 1, default=0.5),
+    "confidence": FLAG,
     "threads": THREADS._replace(default=1),
 }
 _LIGHTGBM_BEGINS, _LIGHTGBM_ENDS = "tree\n", "\nend of trees\n"
@@ -70,7 +72,7 @@ class BoosterModel:
         ModelNotLoaded: classes are asked for that the booster does not know, or named in another number than it has.
 
     >>> import numpy as np
-    >>> parameters = {"output": "label", "labels": ["cat", "dog"], "threshold": 0.5}
+    >>> parameters = {"output": "label", "labels": ["cat", "dog"], "threshold": 0.5, "confidence": False}
     >>> how = dict(fitted_row=RowSpec(shape=[1]), objective="binary", classes=2, parameters=parameters)
     >>> BoosterModel(values=lambda matrix: matrix[:, 0], **how).predict_batch(np.array([[0.2], [0.7]], "float32"))
     ['cat', 'dog']
@@ -86,7 +88,7 @@ class BoosterModel:
 
     def __post_init__(self) -> None:
         output, labels = self.parameters["output"], self.parameters["labels"]
-        if output in ("label", "probabilities") and not self.classes:
+        if (output in ("label", "probabilities") or self.parameters["confidence"]) and not self.classes:
             what = f"output is {output!r}, and the objective {self.objective!r} tells no classes"
             raise ModelNotLoaded(f'{what} apart: use output = "value", or train a classifier')
         if labels is not None and len(labels) != self.classes:
@@ -119,10 +121,15 @@ class BoosterModel:
 
     def _outputs(self, values: NDArray[Any]) -> Sequence[Any] | NDArray[Any]:
         wanted = self.parameters["output"] or ("label" if self.classes else "value")
+        if self.parameters["confidence"] or wanted == "probabilities":
+            matrix = values if values.ndim == _MATRIX else np.stack([1 - values, values], axis=1)
+            return (
+                model_files.with_confidence(matrix, self.parameters["labels"])
+                if self.parameters["confidence"]
+                else matrix
+            )
         if wanted == "value":
             return values
-        if wanted == "probabilities":
-            return values if values.ndim == _MATRIX else np.stack([1 - values, values], axis=1)
         of_two = values.ndim != _MATRIX
         numbers = (values >= self.parameters["threshold"]).astype(int) if of_two else values.argmax(axis=1)
         names = self.parameters["labels"]

@@ -65,6 +65,7 @@ def number(least: float, most: float, default: float) -> Parameter:
 
 TEXT = Parameter(lambda value: isinstance(value, str) and value != "", "a text")
 THREADS = Parameter(lambda value: type(value) is int and 1 <= value <= 1024, "an integer in [1, 1024]")  # noqa: PLR2004
+FLAG = Parameter(lambda value: isinstance(value, bool), "true or false", default=False)
 COLUMNS = Parameter(
     lambda value: isinstance(value, list) and value != [] and all(isinstance(name, str) for name in value),
     "a list of texts, one a column",
@@ -180,7 +181,19 @@ class FileRuntime:
                 raise ModelNotLoaded(f"cannot be loaded, {type(error).__name__}: {said}; {self.advice}") from error
 
 
-def one_a_row(array: NDArray[Any], labels: Sequence[str] | None = None) -> NDArray[Any] | list[Any]:
+def with_confidence(probabilities: NDArray[Any], labels: Sequence[Any] | None = None) -> list[dict[str, Any]]:
+    """The most probable label of each row, and its probability, (rows, classes); without labels its column.
+
+    >>> import numpy as np
+    >>> with_confidence(np.array([[0.25, 0.75]]), ["cat", "dog"])
+    [{'label': 'dog', 'confidence': 0.75}]
+    """
+    best = one_a_row(probabilities, labels if labels is not None else range(probabilities.shape[1]))
+    sure = probabilities.max(axis=1).clip(0.0, 1.0).tolist()
+    return [{"label": label, "confidence": each} for label, each in zip(best, sure, strict=True)]
+
+
+def one_a_row(array: NDArray[Any], labels: Sequence[Any] | None = None) -> NDArray[Any] | list[Any]:
     """The rows of a batch's outputs; a column becomes plain values, a row of scores the label of the greatest.
 
     Raises:

@@ -27,18 +27,20 @@ from clipper_stream.models.row_spec import NUMERIC, RowSpec
 from clipper_stream.models.runtimes import python_function
 from clipper_stream.models.runtimes.model_files import (
     COLUMNS,
+    FLAG,
     TEXT,
     THREADS,
     FileRuntime,
     ModelFile,
     import_extra,
     one_a_row,
+    with_confidence,
 )
 from clipper_stream.models.runtimes.python_function import FunctionModel
 from clipper_stream.models.runtimes.tables import TableRows, fitted_columns, matrix_maker
 from clipper_stream.names import choices
 
-PARAMETERS = {"output": TEXT, "labels": COLUMNS, "threads": THREADS, "prepare": TEXT}
+PARAMETERS = {"output": TEXT, "confidence": FLAG, "labels": COLUMNS, "threads": THREADS, "prepare": TEXT}
 _TYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -74,13 +76,17 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class OnnxModel:
-    """An onnxruntime session behind the `Model` protocol; `prepare` turns rows into what it takes."""
+    """An onnxruntime session behind the `Model` protocol; `prepare` turns rows into what it takes.
+
+    With `confidence` its output has probabilities, of which the greatest is given, with its label.
+    """
 
     session: Any
     inputs: Sequence[Input]
     output: str
     labels: Sequence[str] | None = None
     prepare: Callable[[Rows], Any] | None = None
+    confidence: bool = False
 
     @property
     def fitted_row(self) -> RowSpec | None:
@@ -101,8 +107,11 @@ class OnnxModel:
         """Return one output a row, computed in one call of the session."""
         rows = self.prepare(inputs) if self.prepare else inputs
         (output,) = self.session.run([self.output], self._feed(rows))
+        if self.confidence and not isinstance(output, np.ndarray):
+            names = [*output[0]]
+            return with_confidence(np.array([[row[name] for name in names] for row in output]), names)
         if isinstance(output, np.ndarray):
-            return one_a_row(output, self.labels)
+            return with_confidence(output, self.labels) if self.confidence else one_a_row(output, self.labels)
         # a sequence of maps, as a ZipMap node gives: probabilities by label
         return [{str(label): value for label, value in row.items()} if isinstance(row, dict) else row for row in output]
 
@@ -133,7 +142,7 @@ def _load_onnx(file: ModelFile) -> Model:
     outputs = [each.name for each in session.get_outputs()]
     if (output := wanted["output"] or outputs[0]) not in outputs:
         raise ModelNotLoaded(f"output {output!r}: {choices(output, outputs)}")
-    model = OnnxModel(session, inputs, output, wanted["labels"], ready)
+    model = OnnxModel(session, inputs, output, wanted["labels"], ready, wanted["confidence"])
     if not file.columns or ready is not None:
         return model
     names = [each.name for each in inputs]

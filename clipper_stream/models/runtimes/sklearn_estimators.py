@@ -5,7 +5,8 @@ names, and nothing else. Types of numpy and scikit-learn that are known to be ha
 one the operator says so in the manifest, `parameters = {"trusted": ["package.module.Type"]}`. To trust a type is to run
 its code, so where only some modules are allowed it must be in one of them.
 
-Rows of a table become a DataFrame of the columns that the estimator was fitted with.
+Rows of a table become a DataFrame of the columns that the estimator was fitted with. With `confidence` an output is
+the label of the greatest probability by `predict_proba`, and that probability.
 
 What joblib wrote is a pickle and runs whatever it says. Its runtime is for files that cannot be written anew: skops and
 ONNX hold the same estimators, and run nothing.
@@ -22,8 +23,9 @@ import numpy as np
 
 from clipper_stream.errors import ModelNotLoaded
 from clipper_stream.models.allowlist import allows_module, not_allowed
-from clipper_stream.models.row_spec import Column, RowSpec
-from clipper_stream.models.runtimes.model_files import FileRuntime, ModelFile, Parameter, import_extra
+from clipper_stream.models.row_spec import RowSpec
+from clipper_stream.models.runtimes import model_files
+from clipper_stream.models.runtimes.model_files import FLAG, FileRuntime, ModelFile, Parameter, import_extra
 from clipper_stream.models.runtimes.python_function import FunctionModel
 from clipper_stream.models.runtimes.tables import TableRows, fitted_columns, frame_maker, matrix_maker
 
@@ -44,18 +46,27 @@ def _load_skops(file: ModelFile) -> FunctionModel:
         what = f"types in the file are not trusted: {', '.join(sorted(untrusted))}"
         todo = f"if you know them to be harmless, write parameters = {{ trusted = {json.dumps(sorted(types))} }}"
         raise ModelNotLoaded(f"{what}; {todo}, and add them to [models] allowed_modules where there are some")
-    return _model_of(skops.loads(file.content, trusted=sorted(types)), file.columns)
+    return _model_of(skops.loads(file.content, trusted=sorted(types)), file)
 
 
 def _load_joblib(file: ModelFile) -> FunctionModel:
-    return _model_of(import_extra("sklearn", "joblib").load(io.BytesIO(file.content)), file.columns)
+    return _model_of(import_extra("sklearn", "joblib").load(io.BytesIO(file.content)), file)
 
 
-def _model_of(estimator: Any, columns: Sequence[Column]) -> FunctionModel:
+def _model_of(estimator: Any, file: ModelFile) -> FunctionModel:
     if not callable(getattr(estimator, "predict", None)):
         kind = type(estimator).__name__
         raise ModelNotLoaded(f"the file holds a {kind}, which has no predict: dump a fitted estimator")
-    fitted, predict = _fitted_row(estimator), estimator.predict
+    fitted, predict, columns = _fitted_row(estimator), estimator.predict, file.columns
+    if file.parameters["confidence"]:
+        if (probabilities := getattr(estimator, "predict_proba", None)) is None:
+            what = f"a {type(estimator).__name__} has no predict_proba"
+            raise ModelNotLoaded(f"{what}: calibrate it (CalibratedClassifierCV), or leave out confidence")
+        labels = estimator.classes_.tolist()
+
+        def predict(rows: Any) -> Any:
+            return model_files.with_confidence(probabilities(rows), labels)
+
     if not columns:
         return FunctionModel(predict, fitted)
     if fitted is not None and fitted.columns:
@@ -96,12 +107,13 @@ SKOPS = FileRuntime(
     name="sklearn",
     make=_load_skops,
     advice="write it with skops.io.dump",
-    parameters={"trusted": _TRUSTED},
+    parameters={"trusted": _TRUSTED, "confidence": FLAG},
     check_code=_check_trusted,
 )
 JOBLIB = FileRuntime(
     name="joblib",
     make=_load_joblib,
     advice="write it with joblib.dump, by the same version of scikit-learn",
+    parameters={"confidence": FLAG},
     UNPICKLES=True,
 )

@@ -32,7 +32,7 @@ for line in sys.stdin:
 """
 EXTRAS = {"broker": "broker", "demo": "demo", "up": "broker"} | {
     **dict.fromkeys(("gateway", "keys create", "keys list", "keys revoke", "keys rotate"), "gateway"),
-    **dict.fromkeys(("replay evaluate", "replay export", "replay score"), "replay"),
+    **dict.fromkeys(("replay evaluate", "replay export", "replay learn", "replay nightly", "replay score"), "replay"),
 }
 WITHOUT_KAFKA = ("broker", "demo", "up")
 """Commands that bring their own Kafka when none is named."""

@@ -4,16 +4,18 @@ from pathlib import Path
 import msgspec
 import pytest
 from builders.decision_files import write_decisions
-from builders.evaluation import candidate, evaluation
+from builders.evaluation import candidate, estimate, evaluation
 from builders.known_truth import log_of
 
 from clipper_agents.cli.evaluation_view import show_evaluation
 from clipper_agents.cli.replay import print_verification
+from clipper_agents.cli.replay_nightly import candidates_of, recommendation
 from clipper_agents.cli.replay_produce import lines_of
 from clipper_agents.cli.terminal import console
 from clipper_agents.replay.rerun import RerunSummary
 from clipper_agents.replay.verdicts import PartitionVerdict, RowMismatch, ShownRow, Verification, shown_row
 from clipper_stream.evaluation.results import NOTHING, EvidenceSize
+from clipper_topics.manifests import ApplicationManifest
 from clipper_topics.selection_rows import ModelTotalsRecord, SelectionRow
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -136,3 +138,21 @@ def test_a_verification_is_that_of_the_golden_text(capsys):
         equal = not any(one.partings for one in verdicts)
         print_verification(Verification(equal=equal, seconds=0.25, partitions=verdicts))
     assert capsys.readouterr().out == (GOLDEN / "replay-verify.txt").read_text()
+
+
+# --- nightly ----------------------------------------------------------------------------------------------------------
+def test_what_is_tried_is_the_candidate_that_surely_gains_most():
+    close, sure = candidate("exp3", 0.07, difference=estimate(-0.03, 0.029)), candidate("svm:2", 0.08)
+    assert recommendation(evaluation(close, sure)) == (
+        "try svm:2: it gains 0.0200 of 0.1000 that were lost, 0.0120 to 0.0280 by the interval for 2 candidates"
+    )
+    said = "nothing to try: none of 1 candidates is better for sure"
+    assert recommendation(evaluation(candidate("svm:2", 0.12))) == said
+
+
+def test_candidates_are_the_versions_that_were_asked_and_the_policies_that_are_not_there():
+    manifest = ApplicationManifest(name="digits", models=["a:1", "b:1", "new:1"])
+    assert candidates_of(manifest, ("a:1", "b:1", "old:1")) == [
+        "a:1", "b:1", "epsilon_greedy", "thompson", "lin_ucb", "exp4"
+    ]  # fmt: skip
+    assert candidates_of(manifest, ("a:1",)) == ["a:1"], "there is nothing to choose from"

@@ -2,11 +2,15 @@ import dataclasses
 
 import oracle
 import pytest
+from builders.decision_logs import answer
 from builders.learner_logs import flipped
-from unit.replay.deployment import CATALOGUE, SAVED, Deployment, is_told_alike, manifest, verified
+from unit.replay.deployment import CATALOGUE, SAVED, Deployment, is_told_alike, joined, manifest, verified
 
+from clipper_agents.control.selection_states import state_of
 from clipper_agents.replay.verify import BeginningDeleted
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES
+from clipper_stream.evaluation.sequential.replay import CandidateState
+from clipper_stream.selection.registry import make_policy
 from clipper_stream.selection.state import MOST_MODELS
 from clipper_topics.manifests import REF_CHARACTERS
 from clipper_topics.query import ID_CHARACTERS, MOST_FEATURES
@@ -225,3 +229,27 @@ def test_contexts_that_were_forgotten_and_come_back_begin_anew(at, dirty):
     assert {context for name, context, _ in at.rows if name and context} == {"a", "e", "f"}
     assert at.rows["app", "a", 0].applied == 4
     assert is_told_alike(at if dirty is None else at.compact(dirty))
+
+
+def test_losses_by_confidence_and_what_was_expected_of_them_are_verified_to_the_bit():
+    at = Deployment(manifest(policy="cascade"))
+    for number in range(250):
+        sure = number % 7 / 7
+        models = [answer("a:1", number % 3, confidence=sure), answer("b:1", 1, 0.3, served=False, confidence=0.98)]
+        at.ask(f"{number}", models=models[: 1 + number % 2], features=[sure]).tell(f"{number}", number % 2)
+        if number % 20 == 0:
+            at.learn()
+    first, _ = at.learn().rows[*APP, 0].totals
+    assert first.calibration[-4] == pytest.approx(123.0, rel=0.1), "labels that were expected after the first hundred"
+    assert is_told_alike(at)
+
+
+# --- what `replay learn` fits -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("policy", "how"), [("exp3", {"half_life_s": 5.0}), ("lin_ucb", {"half_life": 9.0})])
+def test_a_policy_that_is_fitted_to_a_file_has_learned_what_the_router_did(policy, how):
+    at = Deployment(manifest(policy=policy, **how)).work(40, every=7, features=[0.25, -1.0])
+    at.work(30, every=4, first=100, context="c", features=[0.5])
+    columns, _ = joined(at.logs)
+    parts = [columns.take(slice(0, 33)), columns.take(slice(33, None))]
+    rows = {(context, 0): state_of(at.rows["app", context, 0]) for context in (None, "c")}
+    assert CandidateState(make_policy(policy, how), columns.models).learn_all(parts) == rows

@@ -82,6 +82,7 @@ def test_an_unknown_policy_or_parameter_is_answered_with_those_that_exist():
 
 OUT_OF_BOUNDS: dict[str, dict[str, list]] = {
     "epsilon_greedy": {"epsilon": [-0.1]},
+    "cascade": {"budget": [-0.1, 1.1, None], "exploration": [2], "half_life": [0]},
     "exp3": {"eta": [0, "0.1", True], "exploration": [1.5], "half_life": [-1]},
     "exp4": {"eta": [math.nan], "half_life": [math.inf]},
     "exp4_clipper": {"eta": [0], "half_life": [0]},

@@ -28,6 +28,7 @@ from clipper_agents.status.problems import application_problems
 from clipper_agents.status.processes import ServedMetrics
 from clipper_agents.status.traffic_window import TrafficWindow
 from clipper_stream.models.runner import predict_rows
+from clipper_stream.selection.confidence import BINS
 from clipper_stream.selection.registry import make_policy
 from clipper_topics import codec
 from clipper_topics.change import Change
@@ -351,3 +352,26 @@ def test_every_declared_version_has_its_hosts_whoever_uses_it() -> None:
         {"host.rf.2.0": "no module named shop"},
         ("host.nn.3.1",),
     )
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected", "said"),
+    [
+        (300.0, 30.0, "of svm:1, by the confidence of 60 answers of the last minute: 0.2"),
+        (300.0, 130.0, "of svm:1 is not shown: over 300 labels it was +0.333 off, more than the 0.034 of chance"),
+        (20.0, 2.0, "of svm:1 is not shown: 20 labels were compared with what was expected of them, of 100"),
+    ],
+)
+def test_the_loss_expected_before_labels_is_shown_beside_its_error_or_not_at_all(labels, expected, said) -> None:
+    bins = [0.0] * 2 * BINS
+    bins[0:2], bins[-2:] = (200.0, 100.0), (400.0, 0.0)
+    found, traffic = facts(), TrafficWindow()
+    learn(found, 2, {"svm:1": (1.0, 0.0, (*bins, labels, expected, 0.09 * labels, labels * 0.1))})
+    for number in range(60):
+        sure = prediction(number, "svm:1")
+        sure.models[0].confidence = 0.1 if number % 2 else 1.0
+        traffic.predicted(sure, NOW_S - 30, NOW_S)
+    status = digits(found, traffic)
+    (line,) = [str(part) for part in application_parts("digits", status) if "expected loss" in str(part)]
+    assert said in line
+    assert [one.expected is None for one in status.versions] == [False, True, True, True, True]

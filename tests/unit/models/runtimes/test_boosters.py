@@ -92,12 +92,24 @@ def test_a_whole_batch_is_one_call_of_the_library(made, runtime):
 
 
 @runtimes
+@pytest.mark.parametrize(("kind", "labels"), [("two", ["no", "yes"]), ("three", None)])
+def test_a_label_has_its_probability(made, runtime, kind, labels):
+    model, _ = made(runtime, kind, confidence=True, labels=labels)
+    probable, _ = made(runtime, kind, output="probabilities", labels=labels)
+    outputs = predict_rows(model, X).outputs
+    matrix = probable.predict_batch(X)
+    assert [output["confidence"] for output in outputs] == pytest.approx(matrix.max(axis=1).tolist())
+    assert [output["label"] for output in outputs] == [(labels or range(3))[best] for best in matrix.argmax(axis=1)]
+
+
+@runtimes
 @pytest.mark.parametrize(
     ("kind", "parameters", "message"),
     [
         ("two", {"output": "labels"}, "give one of label, probabilities, value"),
         ("two", {"labels": ["a"]}, "labels has 1 names, and the booster has 2 classes: give one name a class"),
         ("numbers", {"output": "label"}, 'tells no classes apart: use output = "value"'),
+        ("numbers", {"confidence": True}, 'tells no classes apart: use output = "value"'),
         ("numbers", {"output": "probabilities"}, 'tells no classes apart: use output = "value"'),
     ],
 )

@@ -62,6 +62,15 @@ def test_probabilities_are_given_by_row_whatever_form_the_converter_chose(onnx, 
     assert not outcome.failed
 
 
+@pytest.mark.parametrize("zipmap", [False, True])
+def test_a_label_has_its_probability(onnx, zipmap):
+    output = "output_probability" if zipmap else "probabilities"
+    outputs = predict_rows(onnx(CLASSIFIER, {"output": output, "confidence": True}, zipmap=zipmap), X).outputs
+    assert [output["label"] for output in outputs] == [0, 0, 1, 1]
+    sure = CLASSIFIER.predict_proba(X).max(axis=1)
+    assert [output["confidence"] for output in outputs] == pytest.approx(sure.tolist(), abs=1e-5)
+
+
 def test_an_output_of_one_column_is_a_number_a_row(onnx):
     outputs = predict_rows(onnx(CLASSIFIER, {"output": "i1"}, zipmap="columns"), X).outputs
     assert outputs == pytest.approx(CLASSIFIER.predict_proba(X)[:, 1].tolist(), abs=1e-5)

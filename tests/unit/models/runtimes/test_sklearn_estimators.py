@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import skops.io
 from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -33,7 +33,9 @@ def pickled(estimator):
 @pytest.fixture(params=["sklearn", "joblib"])
 def load(request, loaded):
     write = {"sklearn": skops.io.dumps, "joblib": pickled}[request.param]
-    return lambda estimator: loaded(request.param, write(estimator), unpickle=request.param == "joblib")
+    return lambda estimator, **parameters: loaded(
+        request.param, write(estimator), parameters, unpickle=request.param == "joblib"
+    )
 
 
 def test_an_estimator_is_loaded_and_predicts(load):
@@ -45,6 +47,15 @@ def test_an_estimator_is_loaded_and_predicts(load):
 def test_a_pipeline_over_texts_is_loaded_and_predicts(load):
     pipeline = make_pipeline(CountVectorizer(), MultinomialNB()).fit(["good day", "bad night"], ["up", "down"])
     assert predict_rows(load(pipeline), ["good", "night"]).outputs == ["up", "down"]
+
+
+def test_labels_have_the_probability_of_the_most_probable_class(load):
+    estimator = LogisticRegression().fit(X, ["low", "low", "high", "high"])
+    outputs = predict_rows(load(estimator, confidence=True), X).outputs
+    assert [output["label"] for output in outputs] == ["low", "low", "high", "high"]
+    assert [output["confidence"] for output in outputs] == pytest.approx(estimator.predict_proba(X).max(axis=1))
+    with pytest.raises(ModelNotLoaded, match=r"a LinearRegression has no predict_proba: calibrate it"):
+        load(LinearRegression().fit(X, Y), confidence=True)
 
 
 def test_what_cannot_predict_is_refused(load):
