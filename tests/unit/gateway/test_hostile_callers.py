@@ -53,9 +53,9 @@ class Attacked:
 
     async def statuses(self, count, path, body):
         """Of so many predictions of the hostile caller at once."""
-        headers = {"x-api-key": self.keys["hostile"]}
-        limits = httpx.Limits(max_connections=count)
-        async with httpx.AsyncClient(base_url=f"http://{HERE}:{self.port}", headers=headers, limits=limits) as client:
+        headers, limits = {"x-api-key": self.keys["hostile"]}, httpx.Limits(max_connections=count)
+        url = f"http://{HERE}:{self.port}"
+        async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=60) as client:
             found = await asyncio.gather(*(client.post(path, content=body) for _ in range(count)))
         return [one.status_code for one in found]
 
