@@ -21,7 +21,7 @@ MOST_CONTEXTS = 500_000
 
 
 class ContextMean:
-    """The score of one context; scores of queries are added to it as to the sums that it is part of.
+    """The score of one context; scores of queries change it as they change the sums that it is part of.
 
     Args:
         second: Of its first query, since the epoch.
@@ -31,7 +31,7 @@ class ContextMean:
     >>> sums = ScoreSums(margin=0.02)
     >>> mean = ContextMean(0, 0.5, (sums,))
     >>> for loss in (0.0, 1.0):
-    ...     mean.add(0, Score(1.0, loss, loss))
+    ...     mean.change(0, None, Score(1.0, loss, loss))
     >>> sums.capital().left_out
     1
     >>> mean.close()
@@ -49,17 +49,9 @@ class ContextMean:
         self._totals, self._is_open = np.zeros(10), True
         self._shown: Score | None = None
 
-    def add(self, _: int, score: Score) -> None:
-        """Take in the score of a query."""
-        self._update(_terms(score))
-
-    def change(self, _: int, before: Score, now: Score) -> None:
-        """Put a score in the place of what stood for it."""
+    def change(self, _: int, before: Score | None, now: Score | None) -> None:
+        """Put the score of a query in the place of what stood for it; None: nothing."""
         self._update(_terms(now) - _terms(before))
-
-    def remove(self, _: int, score: Score) -> None:
-        """Take a score away."""
-        self._update(-_terms(score))
 
     def close(self) -> None:
         """End the window: no query is added any more, and the mean is what the context says."""
@@ -70,10 +62,7 @@ class ContextMean:
         self._totals = self._totals + terms
         before, self._shown = self._shown, self._score()
         for sums in self._sums if self._shown != before else ():
-            if before is not None:
-                sums.remove(self.second, before)
-            if self._shown is not None:
-                sums.add(self.second, self._shown)
+            sums.change(self.second, before, self._shown)
 
     def _score(self) -> Score | None:
         queries, trials, answers, *totals = self._totals.tolist()
@@ -131,7 +120,9 @@ class ContextMeans:
             mean.close()
 
 
-def _terms(score: Score) -> Floats:
+def _terms(score: Score | None) -> Floats:
+    if score is None:
+        return np.zeros(10)
     weight, low, high, waiting, trial, answer, known = score
     told = trial is not None, answer is not None
     return np.array([1.0, *told, weight, known, low, high, waiting, trial or 0.0, answer or 0.0])

@@ -146,7 +146,7 @@ class CandidateLosses:
             self.learn(opened, {}, {})
             return
         for ref, sums in self._sums.items():
-            sums.remove(opened.second, opened.scores.get(ref, Score(opened.weight, 0.0, opened.weight)))
+            sums.change(opened.second, opened.scores.get(ref, Score(opened.weight, 0.0, opened.weight)), None)
         opened.scores = {}
 
     def capital(self, ref: str, before: int | None = None) -> Capital:

@@ -78,38 +78,30 @@ class Look(NamedTuple):
 
 def is_below(looks: Sequence[Look], alpha: float, mean: float) -> bool:
     """Whether the scores showed at a look that their mean is below this one; wrongly in at most alpha of trials."""
-    return any(mean * one.weight - one.high >= one.below for one in _bounded(looks, alpha))
+    return any(upper <= mean for _, upper in _intervals(looks, alpha))
 
 
 def is_above(looks: Sequence[Look], alpha: float, mean: float) -> bool:
     """The same of a mean above this one."""
-    return any(one.low - mean * one.weight >= one.above for one in _bounded(looks, alpha))
+    return any(lower >= mean for lower, _ in _intervals(looks, alpha))
 
 
 def interval(looks: Sequence[Look], alpha: float) -> tuple[float, float]:
     """Ends of the mean by the last look, each of which is wrong at one of the looks in at most alpha of trials."""
-    for one in _bounded(looks, alpha)[-1:]:
-        if one.weight > 0.0:
-            return max(-1.0, (one.low - one.above) / one.weight), min(1.0, (one.high + one.below) / one.weight)
-    return -1.0, 1.0
+    lower, upper = [(-1.0, 1.0), *_intervals(looks, alpha)][-1]
+    return max(-1.0, lower), min(1.0, upper)
 
 
-class _Bounded(NamedTuple):
-    weight: float
-    low: float
-    high: float
-    below: float
-    above: float
-
-
-def _bounded(looks: Sequence[Look], alpha: float) -> list[_Bounded]:
+def _intervals(looks: Sequence[Look], alpha: float) -> list[tuple[float, float]]:
+    """Ends of the mean by each look."""
     totals = [one.scores.totals for one in looks]
     variances = [*accumulate((of[3] + RARE * one.largest**2 for of, one in zip(totals, looks, strict=True)), max)]
     bounds = boundaries(alpha, tuple(one.fraction for one in looks), tuple(variances))
     found = []
     for (weight, low, high, _, cubes), variance, bound in zip(totals, variances, bounds, strict=True):
         shift = skewed(bound, variance, cubes)
-        found.append(_Bounded(weight, low, high, bound + max(0.0, shift), bound + max(0.0, -shift)))
+        if weight > 0.0:
+            found.append(((low - bound - max(0.0, -shift)) / weight, (high + bound + max(0.0, shift)) / weight))
     return found
 
 

@@ -208,12 +208,9 @@ class ScoreSums:
         self._count += 1
         self._total += value
 
-    def change(self, second: int, before: Score, now: Score) -> None:
-        """Put a score in the place of what stood for it."""
+    def change(self, second: int, before: Score | None, now: Score | None) -> None:
+        """Put a score in the place of what stood for it; None: nothing."""
         self._add(second, _terms(self.margin, now) - _terms(self.margin, before))
-
-    def remove(self, second: int, score: Score) -> None:
-        self._add(second, -_terms(self.margin, score))
 
     def capital(self, before: int | None = None) -> Capital:
         """What the scores say, without the newest seconds of which too much is waited for.
@@ -267,8 +264,10 @@ class ScoreSums:
 
 
 @lru_cache(maxsize=4096)
-def _terms(margin: float, score: Score) -> Floats:
+def _terms(margin: float, score: Score | None) -> Floats:
     """What a score adds to each sum; a score stands in several sums, and most are alike."""
+    if score is None:
+        return np.zeros(_WIDTH)
     weight, low, high, waiting, trial, answer, of = score
     stakes, terms, told = _bets(margin), np.empty(_WIDTH), trial is not None or answer is not None
     farther = low if -low > high else high

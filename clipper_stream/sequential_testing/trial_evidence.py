@@ -283,7 +283,7 @@ class TrialEvidence:
                 return None
             opened.recent, opened.sums, opened.heard = mean.recent, (mean,), heard
         if self.sampled and decision.canary:
-            opened.heard.add(decision.second, _NOT_HEARD)
+            opened.heard.change(decision.second, None, _NOT_HEARD)
         return opened
 
     def learn(
@@ -332,8 +332,9 @@ class TrialEvidence:
         one = opened.decision
         if self.sampled and one.canary:
             opened.heard.change(one.second, _NOT_HEARD, _drawn(one))
-        self.feedbacks += opened.score is not None
-        self._change(opened, self._score(opened, trial, answer, waiting=False))
+        if opened.score is not None:
+            self.feedbacks += 1
+            _put(opened, self._score(opened, trial, answer, waiting=False))
         served = trial if one.asked and one.canary else answer
         if served is not None:
             self._forecast.learn(one.context, served)
@@ -360,7 +361,7 @@ class TrialEvidence:
             return
         self.kind, self.feedbacks, self._forecast = most, 0, LossForecast()
         for one in early:
-            self._remove(one)
+            _put(one, None)
             if self.sampled and one.decision.canary and one.told is not None and one.told[0] != most:
                 one.heard.change(one.decision.second, _drawn(one.decision), _NOT_HEARD)
             self._open(one)
@@ -374,29 +375,15 @@ class TrialEvidence:
         if self.kind is None and self._early is not None:
             self._early.remove(opened)
         elif opened.score is not None and self.sampled and not (one.silent or one.models_silent):
-            self._remove(opened)
+            _put(opened, None)
         elif opened.score is not None:
-            self._change(opened, opened.score._replace(waiting=False))
+            _put(opened, opened.score._replace(waiting=False))
 
     def _open(self, opened: OpenDecision) -> None:
-        opened.score = self._score(opened, None, None, waiting=True)
+        _put(opened, self._score(opened, None, None, waiting=True))
         if opened.score is not None:
             p, m, of_pair = opened.decision.share, opened.recent, not opened.decision.canary or self.kind == "label"
             self._largest = max(self._largest, 1.0 if of_pair else max(p, 1.0 - p) * max(m, 1.0 - m))
-            for sums in opened.sums:
-                sums.add(opened.decision.second, opened.score)
-
-    def _remove(self, opened: OpenDecision) -> None:
-        if opened.score is not None:
-            for sums in opened.sums:
-                sums.remove(opened.decision.second, opened.score)
-            opened.score = None
-
-    def _change(self, opened: OpenDecision, now: Score | None) -> None:
-        if opened.score is not None and now is not None:
-            for sums in opened.sums:
-                sums.change(opened.decision.second, opened.score, now)
-            opened.score = now
 
     def _score(self, opened: OpenDecision, trial: float | None, answer: float | None, *, waiting: bool) -> Score | None:
         one, p, part = opened.decision, opened.decision.share, 1.0 / (1.0 + self._relative)
@@ -432,6 +419,13 @@ class TrialEvidence:
                 sums.settle(one.second - self._horizon_s)
         if one.asked:
             self.silence.add_query(one.second, float(one.silent) - one.models_silent)
+
+
+def _put(opened: OpenDecision, now: Score | None) -> None:
+    """Put a score in the place of the one that stands for a decision; None: nothing."""
+    for sums in opened.sums if now != opened.score else ():
+        sums.change(opened.decision.second, opened.score, now)
+    opened.score = now
 
 
 def _drawn(one: TrialDecision) -> Score:

@@ -122,13 +122,13 @@ class FixedPolicy:
         choices = cache(self._choices)
         found = [choices(members_of(self, config), name if name in self.states else _NEW) for config, name in asked]
         unlearned = choices(self.models, _NEW)
-        if unlearned.otherwise.together:
-            weights = [each.otherwise.choice.weights for each in (*found, unlearned)]
+        if unlearned(()).together:
+            weights = [each(()).choice.weights for each in (*found, unlearned)]
             return _among(with_ensemble(columns, self.name, weights, place), [self.name], 1.0)
-        targets = np.array([each.otherwise.target for each in found]).reshape(-1, len(self.models))[place]
-        if columns.features.shape[1] and unlearned.place is not None:
+        targets = np.array([each(()).target for each in found]).reshape(-1, len(self.models))[place]
+        if columns.features.shape[1] and self.policy.by_features(_NOTHING, self.models) is not None:
             for row, (features, number) in enumerate(zip(features_of(columns), place.tolist(), strict=True)):
-                targets[row] = found[number].given(features).target
+                targets[row] = found[number](features).target
         return _among(columns, self.models, targets)
 
     def _choices(self, members: tuple[str, ...], context: str | None) -> ReplayChoices:
@@ -166,7 +166,7 @@ class LearningPolicy:
     def targeted(self, columns: DecisionColumns) -> Targeted:
         """All that it may ask at each decision, alike; what it serves together is one model more."""
         members = member_rows(self, columns)
-        if policy_choices(self.policy, _NOTHING, self.models).otherwise.together:
+        if policy_choices(self.policy, _NOTHING, self.models)(()).together:
             joint = joint_propensity(columns, self.models, members)
             return _among(columns.with_model(self.name, np.full(len(columns), np.nan), joint), [self.name], 1.0)
         return _among(columns, self.models, members / members.sum(axis=1, keepdims=True))

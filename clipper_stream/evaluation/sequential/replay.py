@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from heapq import heappop, heappush
 from itertools import repeat
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -118,19 +118,8 @@ class ReplayChoice(NamedTuple):
     together: tuple[str, ...]
 
 
-class ReplayChoices(NamedTuple):
-    """What the policy does, by the query's features where it looks at them.
-
-    `place` says which of `choices` a query with these features has; None: features change nothing.
-    """
-
-    otherwise: ReplayChoice
-    choices: tuple[ReplayChoice, ...] = ()
-    place: Callable[[Features], int] | None = None
-
-    def given(self, features: Features) -> ReplayChoice:
-        """Return what the policy does for a query with these features; empty: a query without features."""
-        return self.choices[self.place(features)] if features and self.place is not None else self.otherwise
+ReplayChoices: TypeAlias = Callable[[Features], ReplayChoice]
+"""What the policy does for a query with these features; empty: a query without any."""
 
 
 class CandidateState:
@@ -162,7 +151,7 @@ class CandidateState:
         known = self._standings[context, partition if context is not None else 0]
         if chosen not in known:
             known[chosen] = policy_choices(self.policy, self.state(context, partition), chosen, self.models)
-        return known[chosen].given(features)
+        return known[chosen](features)
 
     def state(self, context: str | None, partition: int) -> SelectionState:
         """Return the state of a context, or the sum over all partitions without one."""
@@ -207,10 +196,11 @@ def policy_choices(
 ) -> ReplayChoices:
     """Return what the policy does in one state among its members, as probabilities of `models`; empty: the same."""
     by_features, of = policy.by_features(state, members), models or members
+    otherwise = _standing(policy, by_features.otherwise if by_features else policy.prepare(state, members), of)
     if by_features is None:
-        return ReplayChoices(_standing(policy, policy.prepare(state, members), of))
-    choices = tuple(_standing(policy, each, of) for each in by_features.choices)
-    return ReplayChoices(_standing(policy, by_features.otherwise, of), choices, by_features.place)
+        return lambda _: otherwise
+    choices, place = [_standing(policy, each, of) for each in by_features.choices], by_features.place
+    return lambda features: choices[place(features)] if features else otherwise
 
 
 def _standing(policy: SelectionPolicy, prepared: ActionDistribution, models: Sequence[str]) -> ReplayChoice:

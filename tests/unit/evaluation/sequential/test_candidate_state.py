@@ -18,7 +18,7 @@ def test_a_policy_begins_with_what_was_learned():
 
 
 def test_an_ensemble_serves_its_models_together():
-    found = policy_choices(make_policy("exp4"), SelectionState(), MODELS).otherwise
+    found = policy_choices(make_policy("exp4"), SelectionState(), MODELS)(())
     assert found.together == MODELS
     assert found.target == (0.0, 0.0, 0.0)
 
