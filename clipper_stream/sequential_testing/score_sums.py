@@ -111,7 +111,7 @@ class Capital:
     def totals(self) -> tuple[float, float, float, float, float]:
         """Sums of weights, of the least and the greatest values, and of squares and cubes of those farther from 0."""
         weight, low, high, squares, cubes = self._sums[_WEIGHT:_EQUAL].tolist()
-        return weight, low, high, squares, cubes
+        return weight, low, high, max(0.0, squares), cubes  # what is taken away again may leave a rounding error
 
     @property
     def trial(self) -> tuple[int, float | None]:

@@ -106,3 +106,16 @@ def test_before_the_first_score_nothing_is_known():
     assert (found.mean, found.scores, found.lower(ALPHA), found.upper(ALPHA)) == (None, 0, -1.0, 1.0)
     assert (found.below, found.above) == pytest.approx((0.0, 0.0))
     assert (found.unknown, found.standard_error) == (0.0, math.inf)
+
+
+@given(st.lists(scores(), min_size=1, max_size=20), st.randoms())
+def test_a_sum_from_which_all_was_taken_away_has_a_standard_error(some, order):
+    sums = ScoreSums(0.02)
+    for one in some:
+        sums.change(0, None, one)
+    order.shuffle(some)
+    for one in some:
+        sums.change(0, one, Score(one.weight, 0.0, 0.0))
+    found = sums.capital()
+    assert found.standard_error >= 0.0
+    assert found.mean is None or abs(found.mean * found.totals[0]) < 1e-9
