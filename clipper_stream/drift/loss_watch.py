@@ -55,8 +55,7 @@ class LossWatch:
     _detector: Detector = field(init=False)
     _counts: list[int] = field(init=False)
     _sums: list[float] = field(init=False)
-    _kept: deque[float] = field(init=False, default_factory=lambda: deque(maxlen=KEPT))
-    _hours: deque[int] = field(init=False, default_factory=lambda: deque(maxlen=KEPT))
+    _kept: deque[tuple[float, int]] = field(init=False, default_factory=lambda: deque(maxlen=KEPT))
 
     def __post_init__(self) -> None:
         self.begin_anew()
@@ -74,8 +73,7 @@ class LossWatch:
         deviation = (loss - self._sums[hour] / count) * math.sqrt(count / (count + 1)) if count else 0.0
         self._counts[hour] += 1
         self._sums[hour] += loss
-        self._kept.append(loss)
-        self._hours.append(hour)
+        self._kept.append((loss, hour))
         if not self._detector.update(deviation):
             return None
         change = self._change()
@@ -86,10 +84,9 @@ class LossWatch:
         """Forget every loss."""
         self._detector, self._counts, self._sums = self.spec.make(), [0] * HOURS, [0.0] * HOURS
         self._kept.clear()
-        self._hours.clear()
 
     def _change(self) -> LossChange:
-        kept, hours = np.array(self._kept), np.array(self._hours)
+        kept, hours = map(np.array, zip(*self._kept, strict=True))
         counts, sums = np.array(self._counts), np.array(self._sums)
         deviations = kept - (sums / np.maximum(counts, 1))[hours]
         at = most_likely_split(deviations, counts.sum() - len(kept), -deviations.sum())
