@@ -4,7 +4,7 @@
     python benchmarks/drift.py --page benchmarks/results/drift.md    # and the page of the figures
     python benchmarks/drift.py --quick                           # few seeds; its numbers say nothing
 
-Each detector has its default parameters. It reads 2,000 losses of one mean, and, if it has not detected anything by
+The detector, ADWIN, has its default `delta`. It reads 2,000 losses of one mean, and, if it has not detected anything by
 then, losses of another mean until it does, 2,000 at most. `labels`: losses of 0 and 1. `graded`: of a normal
 distribution with a standard deviation of 0.1, cut to [0, 1]. False are detections in 5,000 losses of one mean.
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from rig.session import page_options, parsed, write_page
 
-from clipper_stream.drift.detectors import DETECTORS, Detector, make_spec
+from clipper_stream.drift.adwin import Adwin
 
 BEFORE, SETTLED, STATIONARY, LONGEST = 0.1, 2_000, 5_000, 2_000
 MEANS = (0.02, 0.1, 0.3, 0.5)
@@ -31,22 +31,22 @@ def losses(kind: str, draws: random.Random, mean: float) -> float:
     return min(1.0, max(0.0, draws.gauss(mean, SPREAD)))
 
 
-def first(detector: Detector, kind: str, draws: random.Random, mean: float, most: int) -> int | None:
+def first(detector: Adwin, kind: str, draws: random.Random, mean: float, most: int) -> int | None:
     """How many losses until a detection; None without one."""
     return next((at for at in range(1, most + 1) if detector.update(losses(kind, draws, mean))), None)
 
 
-def false_alarms(kind: str, name: str, mean: float, seeds: int, stationary: int) -> int:
+def false_alarms(kind: str, mean: float, seeds: int, stationary: int) -> int:
     """Of so many sequences without a change, those with a detection."""
     draws = (random.Random(f"{kind} {mean} {seed}") for seed in range(seeds))
-    return sum(first(make_spec(name, {}).make(), kind, draw, mean, stationary) is not None for draw in draws)
+    return sum(first(Adwin(), kind, draw, mean, stationary) is not None for draw in draws)
 
 
-def delays_of(kind: str, name: str, after: float, seeds: int) -> list[int | None]:
+def delays_of(kind: str, after: float, seeds: int) -> list[int | None]:
     """The delay in each sequence that had no detection before the jump."""
     delays = list[int | None]()
     for seed in range(seeds):
-        detector, draws = make_spec(name, {}).make(), random.Random(f"{kind} {after} {seed}")
+        detector, draws = Adwin(), random.Random(f"{kind} {after} {seed}")
         if first(detector, kind, draws, BEFORE, SETTLED) is None:
             delays.append(first(detector, kind, draws, after, LONGEST))
     return delays
@@ -58,8 +58,8 @@ def cell(delays: list[int | None]) -> str:
     return f"{found[len(found) // 2]}, {found[-1]}{missed}" if found else f"-{missed}"
 
 
-def us_a_loss(kind: str, name: str) -> float:
-    detector, draws = make_spec(name, {}).make(), random.Random(1)
+def us_a_loss(kind: str) -> float:
+    detector, draws = Adwin(), random.Random(1)
     values = [losses(kind, draws, BEFORE) for _ in range(STATIONARY)]
     began_s = time.process_time()
     for value in values:
@@ -70,13 +70,12 @@ def us_a_loss(kind: str, name: str) -> float:
 def rows(seeds: int, stationary: int) -> Iterator[str]:
     false = f"false, of {seeds}, at means of {', '.join(map(str, MEANS))}"
     jumps = " | ".join(f"to {jump}" for jump in JUMPS)
-    yield f"| losses | detector | {false} | {jumps} | CPU a loss, µs |"
-    yield f"|---|---|---{'|---' * len(JUMPS)}|---|"
+    yield f"| losses | {false} | {jumps} | CPU a loss, µs |"
+    yield f"|---|---{'|---' * len(JUMPS)}|---|"
     for kind in KINDS:
-        for name in DETECTORS:
-            counts = ", ".join(str(false_alarms(kind, name, mean, seeds, stationary)) for mean in MEANS)
-            cells = " | ".join(cell(delays_of(kind, name, after, seeds)) for after in JUMPS)
-            yield f"| {kind} | `{name}` | {counts} | {cells} | {us_a_loss(kind, name):.3g} |"
+        counts = ", ".join(str(false_alarms(kind, mean, seeds, stationary)) for mean in MEANS)
+        cells = " | ".join(cell(delays_of(kind, after, seeds)) for after in JUMPS)
+        yield f"| {kind} | {counts} | {cells} | {us_a_loss(kind):.3g} |"
 
 
 def main() -> None:

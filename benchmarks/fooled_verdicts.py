@@ -19,7 +19,7 @@ from learning_candidates import columns
 from clipper_agents.rollout.comparison_spec import ComparisonSpec, TrialShare, TrialSpec, needs_history
 from clipper_agents.rollout.query_losses import losses_of
 from clipper_agents.rollout.trial_evidence import ApplicationEvidence, OpenTrial
-from clipper_stream.drift.detectors import Adwin
+from clipper_stream.drift.adwin import Adwin
 from clipper_stream.drift.loss_watch import LossWatch
 from clipper_stream.evaluation.candidates.candidate_text import parse_candidate
 from clipper_stream.evaluation.evaluate import evaluate
@@ -241,7 +241,7 @@ def drift_end(seed: int, rise: float) -> str:
     """When losses, whose mean swings by 0.1 to either side of 0.3 each day, are called changed."""
     draw, at = np.random.default_rng(seed), np.arange(DAYS * DAY)
     means = 0.3 + 0.1 * np.sin(2 * np.pi * (at / DAY + draw.random())) + rise * (at >= RISES * DAY)
-    watch, losses = LossWatch(Adwin()), (draw.random(len(at)) < means).astype(float).tolist()
+    watch, losses = LossWatch(Adwin), (draw.random(len(at)) < means).astype(float).tolist()
     found = next((number for number, loss in enumerate(losses) if watch.observe(loss, number * 24 // DAY % 24)), None)
     if found is None:
         return "quiet"

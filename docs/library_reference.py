@@ -23,7 +23,7 @@ HttpClient SyncHttpClient
 ClipperError RequestError SetupError ModelFailed ModelUnavailable
 Combined vote mean
 ScoreSums TrialEvidence TrialPlan TrialRule
-Detector make_spec Adwin PageHinkley
+Adwin
 LoggedDecision Label GivenLoss loss_of
 Model Column RowSpec Runtime load_model predict_rows FileRules FunctionModel check_model assert_model Report
 parse_candidate DecisionColumns Estimator make_estimators

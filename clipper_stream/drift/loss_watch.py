@@ -10,11 +10,12 @@ Rules of this file:
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from clipper_stream.drift.detectors import Detector, DetectorSpec
+from clipper_stream.drift.adwin import Adwin
 
 KEPT = 2_000
 """Losses: far more than a detection takes; one that takes longer is dated to the oldest of them at worst."""
@@ -40,10 +41,9 @@ class LossChange:
 
 @dataclass(slots=True)
 class LossWatch:
-    """A detector, and the losses that it has read.
+    """A detector, which `make` makes anew, and the losses that it has read.
 
-    >>> from clipper_stream.drift.detectors import Adwin
-    >>> watch = LossWatch(Adwin())
+    >>> watch = LossWatch(Adwin)
     >>> next(found for at in range(400) if (found := watch.observe(float(at >= 200))))
     LossChange(losses=224, after=24, loss_before=0.0, loss_after=1.0)
 
@@ -51,12 +51,11 @@ class LossWatch:
         ModelNotLoaded: a library is missing.
     """
 
-    spec: DetectorSpec
-    _detector: Detector = field(init=False)
+    make: Callable[[], Adwin]
+    _detector: Adwin = field(init=False)
     _counts: list[int] = field(init=False)
     _sums: list[float] = field(init=False)
-    _kept: deque[float] = field(init=False, default_factory=lambda: deque(maxlen=KEPT))
-    _hours: deque[int] = field(init=False, default_factory=lambda: deque(maxlen=KEPT))
+    _kept: deque[tuple[float, int]] = field(init=False, default_factory=lambda: deque(maxlen=KEPT))
 
     def __post_init__(self) -> None:
         self.begin_anew()
@@ -74,8 +73,7 @@ class LossWatch:
         deviation = (loss - self._sums[hour] / count) * math.sqrt(count / (count + 1)) if count else 0.0
         self._counts[hour] += 1
         self._sums[hour] += loss
-        self._kept.append(loss)
-        self._hours.append(hour)
+        self._kept.append((loss, hour))
         if not self._detector.update(deviation):
             return None
         change = self._change()
@@ -84,12 +82,11 @@ class LossWatch:
 
     def begin_anew(self) -> None:
         """Forget every loss."""
-        self._detector, self._counts, self._sums = self.spec.make(), [0] * HOURS, [0.0] * HOURS
+        self._detector, self._counts, self._sums = self.make(), [0] * HOURS, [0.0] * HOURS
         self._kept.clear()
-        self._hours.clear()
 
     def _change(self) -> LossChange:
-        kept, hours = np.array(self._kept), np.array(self._hours)
+        kept, hours = map(np.array, zip(*self._kept, strict=True))
         counts, sums = np.array(self._counts), np.array(self._sums)
         deviations = kept - (sums / np.maximum(counts, 1))[hours]
         at = most_likely_split(deviations, counts.sum() - len(kept), -deviations.sum())

@@ -79,7 +79,7 @@ class ContextMean:
 
 
 class ContextMeans:
-    """The contexts of a trial, by a number of each.
+    """The contexts of a trial, by a number of each; a context has a mean for each of several scores of its queries.
 
     Args:
         window_s: So long after its first query a context's queries count, in seconds.
@@ -89,35 +89,36 @@ class ContextMeans:
     >>> first[0] is again[0], first[1], again[1]
     (True, True, False)
     >>> contexts.close(60), contexts.join(0.25, 61, 0.5, (sums,))
-    (None, (None, False))
+    (None, ((), False))
 
     Source: as `ContextMean`.
     """
 
     def __init__(self, window_s: float) -> None:
         self._window_s = window_s
-        self._means: dict[float, ContextMean | None] = {}
-        self._open: deque[tuple[float, ContextMean]] = deque()
+        self._means: dict[float, tuple[ContextMean, ...]] = {}
+        self._open: deque[tuple[float, tuple[ContextMean, ...]]] = deque()
 
     def join(
-        self, number: float, second: int, recent: float, sums: tuple[ScoreSums, ...]
-    ) -> tuple[ContextMean | None, bool]:
-        """The mean that a query of this second counts in, and whether it is the context's first one.
+        self, number: float, second: int, recent: float, *sums: tuple[ScoreSums, ...]
+    ) -> tuple[tuple[ContextMean, ...], bool]:
+        """The means that a query of this second counts in, by where they count, and whether it is the context's first.
 
-        None: the context's window is over, or there are too many contexts.
+        Empty: the context's window is over, or there are too many contexts.
         """
         if number in self._means or len(self._means) >= MOST_CONTEXTS:
-            return self._means.get(number), False
-        found = self._means[number] = ContextMean(second, recent, sums)
+            return self._means.get(number, ()), False
+        found = self._means[number] = tuple(ContextMean(second, recent, one) for one in sums)
         self._open.append((number, found))
         return found, True
 
     def close(self, second: int) -> None:
         """End the windows that are over in this second."""
-        while self._open and self._open[0][1].second + self._window_s <= second:
-            number, mean = self._open.popleft()
-            self._means[number] = None
-            mean.close()
+        while self._open and self._open[0][1][0].second + self._window_s <= second:
+            number, means = self._open.popleft()
+            self._means[number] = ()
+            for mean in means:
+                mean.close()
 
 
 def _terms(score: Score | None) -> Floats:

@@ -17,8 +17,8 @@ Rules of this file:
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from clipper_stream.sequential_testing.score_sums import MOST_AT_BOUND, Capital, Score, ScoreSums
 
@@ -27,24 +27,15 @@ LEAST = 0.01
 """Of w: a candidate that is asked by one query in a hundred is still judged by all that it says."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retirement:
-    """A candidate to retire.
+class Retirement(NamedTuple):
+    """A candidate to retire, and why: the rule that fired, with value and bound.
 
-    Attributes:
-        model: Its reference.
-        why: The rule that fired, with value and bound.
-        numbers: feedbacks, loss, lower, upper, confidence, and the upper end of each better one.
-
-    >>> Retirement(model="knn:1", why="").model
-    'knn:1'
-
-    Source: as `CandidateLosses`.
+    Its numbers are feedbacks, loss, lower, upper, confidence, and the upper end of each better one.
     """
 
     model: str
     why: str
-    numbers: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, Any]
 
 
 @dataclass(slots=True, eq=False)
@@ -184,4 +175,4 @@ class CandidateLosses:
             "confidence": confidence,
             "better": better,
         }
-        return Retirement(model=model, why=why, numbers=numbers)
+        return Retirement(model, why, numbers)

@@ -208,7 +208,7 @@ class TrialEvidence:
     ) -> None:
         self._horizon_s, self.sampled, self.window_s = horizon_s + window_s, sampled, window_s
         self.plan, self._answered_within_s = plan, answered_within_s
-        self._contexts, self._heard_contexts = ContextMeans(window_s), ContextMeans(window_s)
+        self._contexts = ContextMeans(window_s)
         self._relative, limit = relative, 0.0 if relative else margin
         self.whole, self.step = ScoreSums(limit), ScoreSums(limit)
         self.share, self.heard, self.silence = ScoreSums(0.0), ScoreSums(0.0), ScoreSums(margin)
@@ -251,7 +251,7 @@ class TrialEvidence:
             of_step: Whether it was made at the present stage and share.
         """
         if decision.canary and decision.context_drawn is None:
-            self._count_draw(decision)
+            self.share.add(decision.second, _drawn(decision))
         self.asked += decision.asked
         if decision.asked:
             self.asked_s = (decision.second if self.asked_s is None else self.asked_s[0], decision.second)
@@ -275,13 +275,13 @@ class TrialEvidence:
         sums = (self.whole, self.step) if of_step else (self.whole,)
         opened = OpenDecision(decision, recent, sums, self.heard, self.step if of_step else None)
         if number is not None:
-            mean, is_first = self._contexts.join(number, decision.second, recent, sums)
-            heard, _ = self._heard_contexts.join(number, decision.second, 0.0, (self.heard,))
+            means, is_first = self._contexts.join(number, decision.second, recent, sums, (self.heard,))
             if decision.canary and is_first:
-                self._count_draw(decision)
-            if mean is None or heard is None:
+                self.share.add(decision.second, _drawn(decision))
+            if not means:
                 return None
-            opened.recent, opened.sums, opened.heard = mean.recent, (mean,), heard
+            mean, opened.heard = means
+            opened.recent, opened.sums = mean.recent, (mean,)
         if self.sampled and decision.canary:
             opened.heard.change(decision.second, None, _NOT_HEARD)
         return opened
@@ -407,14 +407,10 @@ class TrialEvidence:
         waits = waiting and low < high and not silent
         return Score(part * p * (1.0 - p), low, high, waits, *known, 1.0 - p if one.asked else p)
 
-    def _count_draw(self, one: TrialDecision) -> None:
-        self.share.add(one.second, _drawn(one))
-
     def _count_silence(self, one: TrialDecision) -> None:
         if one.second > self._second:
             self._second = one.second
             self._contexts.close(one.second)
-            self._heard_contexts.close(one.second)
             for sums in (self.whole, self.step, self.share, self.heard, self.silence, self.losses):
                 sums.settle(one.second - self._horizon_s)
         if one.asked:

@@ -22,7 +22,7 @@ from clipper_agents.settings.sections import GatewaySection
 from clipper_agents.status.build import trial_verdict
 from clipper_agents.status.deployment_view import COMPARED_WITHIN_S, DeploymentView
 from clipper_agents.status.query_history import QueryHistory, QueryHistoryReader, partitions_of_query
-from clipper_agents.streaming.reachability import watch_kafka
+from clipper_agents.streaming.reachability import run_until_one_ends, watch_kafka
 from clipper_gateway.callers import Caller, Shares
 from clipper_gateway.errors import Refusal
 from clipper_stream.client import BrokerUnavailable, Client
@@ -108,33 +108,22 @@ class Pipeline:
         self.ending, self._searches = asyncio.Event(), shares.searches
         self._kafka, self._topics = kafka, (catalogue.control, catalogue.queries, catalogue.predictions)
         self._reachable, self._is_reachable, self._is_open = reachable, True, False
-        self._tasks: list[asyncio.Task[None]] = []
         self._probed_s = -math.inf
 
-    async def start(self) -> None:
-        """Begin to connect; returns at once."""
+    async def run(self) -> None:
+        """Be connected until cancelled; raises when nothing helps but another process."""
         works = {
             "the client": self._serve_client,
             "the control topic": self.deployed.control.run,
             "the topic of hosts": self.deployed.hosts.run,
             "the topic of comparisons": self.deployed.comparisons.run,
         }
-        self._tasks = [asyncio.create_task(self._restarted(name, work), name=name) for name, work in works.items()]
-        self._tasks.append(asyncio.create_task(watch_kafka(self._kafka, self._note, self._topics), name="brokers"))
-
-    async def broken(self) -> None:
-        """Return never, and raise when nothing helps but another process."""
-        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-
-    async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        await self.client.close()
-        await self.history.close()
+        reachable = watch_kafka(self._kafka, self._note, self._topics)
+        try:
+            await run_until_one_ends(reachable, *(self._restarted(name, work) for name, work in works.items()))
+        finally:
+            await self.client.close()
+            await self.history.close()
 
     def reasons(self) -> list[str]:
         """Return why this gateway does not serve now, empty when it does."""

@@ -123,10 +123,9 @@ class Gateway:
         config.load()
         server = _Server(config)
         grpc_server = GrpcServer(self.calls, self.access, self.pipeline.probed, self.log, self.spans)
-        await self.pipeline.start()
         if self.console:
             self.console.start()
-        work: list[asyncio.Future[Any]] = [asyncio.ensure_future(self.pipeline.broken())]
+        work: list[asyncio.Future[Any]] = [asyncio.ensure_future(self.pipeline.run())]
         try:
             tls = (section.tls_certfile, section.tls_keyfile) if section.tls_certfile and section.tls_keyfile else None
             grpc_port = await grpc_server.start(
@@ -158,7 +157,6 @@ class Gateway:
             for task in work:
                 task.cancel()
             await asyncio.wait(work)
-            await self.pipeline.stop()
             if self.access.keys is not None:
                 self.access.keys.note_uses()
             self.log.flush()

@@ -221,15 +221,10 @@ class RolloutRule(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unkno
 class DriftRule(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What watches the losses of an application's versions for a change."""
 
-    detector: str = "adwin"
-    """The algorithm: `adwin` or `page_hinkley`; of another one nothing is watched."""
-    parameters: dict[str, Any] = {}
-    """Its parameters, for example `{"delta": 0.01}`."""
+    delta: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.0002
+    """Of the bound on false alarms of the detector, ADWIN; smaller: fewer, and later detections."""
     per_context: bool = False
     """Whether each context has a detector of its own; else each version has one."""
-
-    def __post_init__(self) -> None:
-        check_plain("drift.parameters", self.parameters)
 
 
 class ApplicationManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -27,9 +27,6 @@ def nightly(
     applications: Annotated[list[str] | None, typer.Argument(metavar="[APPLICATION]...", help="Absent: all.")] = None,
     *,
     out: Folder,
-    candidates: Annotated[
-        list[str] | None, typer.Option("--candidate", metavar="TEXT", help="Another one, as of `evaluate`; repeatable.")
-    ] = None,
     since: Since = "1d",
 ) -> None:
     """Evaluate every version and a set of policies on the day's log, and say what to try. For cron or a timer.
@@ -53,19 +50,18 @@ def nightly(
     question = Question(confidence=1.0 - 0.05 / max(1, len(manifests)))
     out.mkdir(parents=True, exist_ok=True)
     for manifest in manifests:
-        name, state = manifest.name, out / f"{manifest.name}.learned.json"
-        span, texts, began = day, [*(candidates or ())], ""
-        if state.exists() and (learned := read_state(state, name)).policy:
-            texts.append(f"frozen {learned.policy}")
-            began = f" since {state} was learned"
-            span = replace(day, since_ms=max(day.since_ms or 0, learned.until_ms))
+        name, file = manifest.name, out / f"{manifest.name}.learned.json"
+        state, span, learned = file if file.exists() else None, day, []
+        if state is not None and (fitted := read_state(state, name)).policy:
+            learned = [f"frozen {fitted.policy}"]
+            span = replace(day, since_ms=max(day.since_ms or 0, fitted.until_ms))
         try:
             with decision_file(deployment, name, None, span) as path:
                 log = LogFile.opened(path)
-                asked = [*candidates_of(manifest, log.facts.models), *texts]
-                found = evaluate_file(log, asked, question, state if state.exists() else None)
+                asked = [*candidates_of(manifest, log.facts.models), *learned]
+                found = evaluate_file(log, asked, question, state)
         except InvalidSetting as error:
-            say(f"{name}: nothing is known{began}: {error}")
+            say(f"{name}: nothing is known{f' since {file} was learned' if learned else ''}: {error}")
             continue
         write_page(out / f"{name}.html", found)
         (out / f"{name}.json").write_bytes(msgspec.json.encode(found))

@@ -151,6 +151,16 @@ def make_client(kafka: KafkaConnection) -> AIOKafkaClient:
     return AIOKafkaClient(**kafka.aiokafka())
 
 
+async def connected(client: Client) -> Client:
+    """The client, started; where that fails, or a rebalance cancels it, it is stopped again."""
+    try:
+        await client.start()
+    except BaseException:
+        await stop(client)
+        raise
+    return client
+
+
 @asynccontextmanager
 async def started(kafka: KafkaConnection, client: Client) -> AsyncIterator[Client]:
     """Start a client for the time of the block; errors as of `translated_errors`."""

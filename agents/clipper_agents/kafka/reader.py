@@ -26,7 +26,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError, TopicAuthorizationFailedError
 
 from clipper_agents.kafka.aiokafka_patches import TransactionMarker
-from clipper_agents.kafka.clients import IsolationLevel, learn_leaders, make_consumer, translated_errors
+from clipper_agents.kafka.clients import IsolationLevel, connected, learn_leaders, make_consumer, translated_errors
 from clipper_agents.kafka.errors import checked_partitions
 from clipper_agents.kafka.log_bounds import PositionKeeper
 from clipper_agents.kafka.retry import COMMANDS, RETRY_WAIT_S, RetryPolicy, retry
@@ -310,17 +310,8 @@ class LogReader:
 
     async def _started(self) -> AIOKafkaConsumer:
         if self._consumer is None:
-            self._consumer = await self._ask("start of a log reader", self._connected)
+            self._consumer = await self._ask("start of a log reader", lambda: connected(self._make_consumer()))
         return self._consumer
-
-    async def _connected(self) -> AIOKafkaConsumer:
-        consumer = self._make_consumer()
-        try:
-            await consumer.start()
-        except BaseException:  # a rebalance may cancel this
-            await stop(consumer)
-            raise
-        return consumer
 
     async def _ask(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
         return await retry(what, ask, self._policy.within_s)

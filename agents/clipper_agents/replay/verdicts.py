@@ -6,6 +6,8 @@ import msgspec
 
 from clipper_topics.selection_rows import SelectionRow
 
+SUMS = ("count", "loss", "weighted_count", "weighted_loss")
+
 
 class ShownRow(msgspec.Struct, kw_only=True):
     """A row of the selection table."""
@@ -15,7 +17,7 @@ class ShownRow(msgspec.Struct, kw_only=True):
     applied: int
     """Feedbacks that counted."""
     totals: dict[str, dict[str, float]]
-    """By model: `count`, `loss`, `weighted_count`, `weighted_loss`."""
+    """By model, its `SUMS`."""
 
 
 class RowMismatch(msgspec.Struct, kw_only=True):
@@ -79,13 +81,5 @@ def shown_row(row: SelectionRow | None) -> ShownRow | None:
     """Return a row as it is printed, with names."""
     if row is None:
         return None
-    totals = {
-        one.model: {
-            "count": one.count,
-            "loss": one.loss,
-            "weighted_count": one.weighted_count,
-            "weighted_loss": one.weighted_loss,
-        }
-        for one in row.totals
-    }
+    totals = {one.model: {name: getattr(one, name) for name in SUMS} for one in row.totals}
     return ShownRow(offset=row.offset, applied=row.applied, totals=totals)

@@ -9,10 +9,11 @@ Rules of this file:
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 
 from clipper_agents.kafka.reader import Record
 from clipper_agents.rollout.comparison_spec import DriftSpec
-from clipper_stream.drift.detectors import DetectorSpec, make_spec
+from clipper_stream.drift.adwin import Adwin
 from clipper_stream.drift.loss_watch import LossWatch
 from clipper_stream.errors import SetupError
 from clipper_topics.drift import DriftEvent
@@ -27,19 +28,18 @@ class DriftMonitor:
     Attributes:
         spec: The detector that the application declares.
         loss: How a label is compared with an output.
-        refused: Why nothing is watched: the declaration is no detector, or its library is missing; None: all is well.
+        refused: Why nothing is watched: the library of the detector is missing; None: all is well.
     """
 
     def __init__(self, application: str, spec: DriftSpec, loss: str, known: Mapping[str, DriftEvent]) -> None:
         self.spec, self.loss, self._application, self._known = spec, loss, application, known
         self._watches: OrderedDict[tuple[str, str | None], LossWatch] = OrderedDict()
-        self._detector: DetectorSpec | None = None
+        self._make = partial(Adwin, spec.rule.delta)
         self.refused: str | None = None
         try:
-            self._detector = make_spec(spec.rule.detector, spec.rule.parameters)
-            self._detector.make()
+            self._make()
         except SetupError as error:
-            self._detector, self.refused = None, str(error)
+            self.refused = str(error)
 
     def observe(
         self, losses: Mapping[str, float], record: Record, at_ms: int, *, revision: int, context: str | None, hour: int
@@ -49,12 +49,12 @@ class DriftMonitor:
         The query was decided under `revision`, and asked in this hour of the day, UTC; `record` is the last one about
         it, at its place in the order of time.
         """
-        if self._detector is None or revision < self.spec.since:
+        if self.refused is not None or revision < self.spec.since:
             return []
         rule, found = self.spec.rule, []
         context = context if rule.per_context else None
         for ref, loss in losses.items():
-            watch = self._watch(self._detector, ref, context)
+            watch = self._watch(ref, context)
             change = watch.observe(loss, hour)
             if change is not None:
                 event = DriftEvent(
@@ -62,8 +62,8 @@ class DriftMonitor:
                     model=ref,
                     context=context,
                     at_ms=at_ms,
-                    detector=rule.detector,
-                    parameters=rule.parameters,
+                    detector="adwin",
+                    parameters={"delta": rule.delta},
                     losses=change.losses,
                     after=change.after,
                     loss_before=change.loss_before,
@@ -78,10 +78,10 @@ class DriftMonitor:
                 watch.begin_anew()
         return found
 
-    def _watch(self, spec: DetectorSpec, ref: str, context: str | None) -> LossWatch:
+    def _watch(self, ref: str, context: str | None) -> LossWatch:
         watch = self._watches.get((ref, context))
         if watch is None:
-            watch = self._watches[ref, context] = LossWatch(spec)
+            watch = self._watches[ref, context] = LossWatch(self._make)
             if len(self._watches) > MOST:
                 self._watches.popitem(last=False)
         self._watches.move_to_end((ref, context))

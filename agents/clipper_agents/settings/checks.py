@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clipper_stream.drift.detectors import make_spec
 from clipper_stream.errors import SetupError
 from clipper_stream.models.allowlist import local_path
 from clipper_stream.models.registry import check_allowed, runtime_of
@@ -34,8 +33,6 @@ def manifest_problems(applications: Sequence[ApplicationManifest], models: Seque
         yield from _refusal(place, make_policy, application.policy.name, application.policy.parameters)
         if application.policy.name == Cascade.name:
             yield from (f"{place}: a cascade {why}" for why in _cascade_problems(application, known))
-        if application.drift is not None:  # whether its library is there is the steward's affair, who may run elsewhere
-            yield from _refusal(f"{place}: drift", make_spec, application.drift.detector, application.drift.parameters)
 
 
 def declared_code(models: Iterable[ModelManifest]) -> Iterator[str]:

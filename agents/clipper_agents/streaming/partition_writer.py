@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import InvalidProducerIdMapping, InvalidTransactionTimeout, KafkaError, ProducerFenced
 
 from clipper_agents.kafka.aiokafka_patches import TransactionMarker
-from clipper_agents.kafka.clients import transaction, write_markers
+from clipper_agents.kafka.clients import connected, transaction, write_markers
 from clipper_agents.kafka.retry import retry
 from clipper_agents.streaming.outbox import NO_RECORDS, Outbox, Record, RecordsByTopic, make_batch_producer
 from clipper_stream.client.kafka import stop
@@ -118,12 +118,7 @@ class PartitionWriter:
 
     async def _started(self, timeout_ms: int) -> AIOKafkaProducer:
         producer = make_batch_producer(self._kafka, transactional_id=self._name, transaction_timeout_ms=timeout_ms)
-        try:
-            await producer.start()
-        except BaseException:  # a rebalance may cancel this
-            await stop(producer)
-            raise
-        return producer
+        return await connected(producer)
 
     def _taken_over(self) -> PartitionTakenOver:
         return PartitionTakenOver(

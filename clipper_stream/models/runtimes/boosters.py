@@ -121,18 +121,13 @@ class BoosterModel:
 
     def _outputs(self, values: NDArray[Any]) -> Sequence[Any] | NDArray[Any]:
         wanted = self.parameters["output"] or ("label" if self.classes else "value")
+        of_two, names = values.ndim != _MATRIX, self.parameters["labels"]
         if self.parameters["confidence"] or wanted == "probabilities":
-            matrix = values if values.ndim == _MATRIX else np.stack([1 - values, values], axis=1)
-            return (
-                model_files.with_confidence(matrix, self.parameters["labels"])
-                if self.parameters["confidence"]
-                else matrix
-            )
+            matrix = np.stack([1 - values, values], axis=1) if of_two else values
+            return model_files.with_confidence(matrix, names) if self.parameters["confidence"] else matrix
         if wanted == "value":
             return values
-        of_two = values.ndim != _MATRIX
         numbers = (values >= self.parameters["threshold"]).astype(int) if of_two else values.argmax(axis=1)
-        names = self.parameters["labels"]
         return numbers if names is None else [names[number] for number in numbers]
 
 

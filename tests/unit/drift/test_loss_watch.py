@@ -1,11 +1,10 @@
 import random
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import ClassVar
 
 import numpy as np
 
-from clipper_stream.drift.detectors import Adwin
+from clipper_stream.drift.adwin import Adwin
 from clipper_stream.drift.loss_watch import KEPT, LossWatch, most_likely_split
 
 
@@ -13,8 +12,6 @@ from clipper_stream.drift.loss_watch import KEPT, LossWatch, most_likely_split
 class AtEach:
     """Detects at each so many losses."""
 
-    name: ClassVar[str] = "at_each"
-    binary: ClassVar[bool] = False
     count: int = 10
 
     def make(self):
@@ -23,7 +20,7 @@ class AtEach:
 
 
 def test_means_before_and_after_are_those_of_the_two_levels():
-    draws, watch = random.Random(3), LossWatch(Adwin())
+    draws, watch = random.Random(3), LossWatch(Adwin)
     values = [float(draws.random() < mean) for mean in [0.1] * 1_000 + [0.6] * 500]
     change = next(found for value in values if (found := watch.observe(value)))
     assert abs(change.loss_before - 0.1) < 4 * (0.09 / 1_000) ** 0.5
@@ -32,7 +29,7 @@ def test_means_before_and_after_are_those_of_the_two_levels():
 
 
 def test_after_a_detection_everything_begins_anew():
-    watch = LossWatch(AtEach())
+    watch = LossWatch(AtEach().make)
     first = [watch.observe(float(at >= 5)) for at in range(10)][-1]
     second = [watch.observe(0.5) for _ in range(10)][-1]
     assert (first.loss_before, first.loss_after, first.after) == (0.0, 1.0, 5)
@@ -40,7 +37,7 @@ def test_after_a_detection_everything_begins_anew():
 
 
 def test_memory_is_bounded_and_older_losses_still_count_in_the_mean_before():
-    watch = LossWatch(AtEach(count=5 * KEPT))
+    watch = LossWatch(AtEach(count=5 * KEPT).make)
     change = [watch.observe(float(at >= 5 * KEPT - 10)) for at in range(5 * KEPT)][-1]
     assert (change.losses, change.after, change.loss_before, change.loss_after) == (5 * KEPT, 10, 0.0, 1.0)
 
@@ -57,12 +54,12 @@ def test_the_split_is_the_one_of_least_squares():
 
 
 def test_a_single_loss_has_no_before():
-    change = LossWatch(AtEach(count=1)).observe(0.25)
+    change = LossWatch(AtEach(count=1).make).observe(0.25)
     assert (change.losses, change.loss_before, change.loss_after) == (1, 0.25, 0.25)
 
 
 def test_what_returns_every_day_is_no_change_and_a_rise_is_told_against_the_same_hours():
-    draws, watch, means = random.Random(5), LossWatch(Adwin()), [0.1 + 0.02 * hour for hour in range(24)]
+    draws, watch, means = random.Random(5), LossWatch(Adwin), [0.1 + 0.02 * hour for hour in range(24)]
     for _ in range(5):
         for hour in range(24):
             assert [watch.observe(float(draws.random() < means[hour]), hour) for _ in range(200)] == [None] * 200

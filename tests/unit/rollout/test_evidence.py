@@ -380,8 +380,7 @@ def test_queries_of_an_older_revision_are_not_watched():
     assert [one for number in range(600) for one in observed(found, float(number >= 300), number)] == []
 
 
-def test_an_unknown_or_missing_detector_is_reported_and_stops_nothing(monkeypatch):
-    assert "use one of adwin" in drifts(detector="ddm").refused
+def test_a_missing_detector_is_reported_and_stops_nothing(monkeypatch):
     monkeypatch.setitem(sys.modules, "river.drift", None)
     found = drifts()
     assert install_command("drift") in found.refused

@@ -80,7 +80,8 @@ MANIFEST = {
     "models": ["svm:1"],
     "input": {"shape": [3.0], **LATER},
     "trials": [{"model": "svm:2", "share": 1, **LATER}],
-    "drift": {"parameters": {"delta": 1.0}, **LATER},
+    "drift": LATER,
+    "policy": {"parameters": {"eta": 1.0}, **LATER},
     "default_output": [1.0, {"share": 2.0}],
     **LATER,
 }
@@ -91,7 +92,7 @@ def test_unknown_fields_and_whole_floats_are_read_at_every_level_of_a_manifest(k
     write = {JSON: msgspec.json.encode, MSGPACK: msgspec.msgpack.encode}[kind]
     found = codec.applications.decode_as(kind, write(MANIFEST))
     assert (found.revision, found.input.shape, found.trials[0].model) == (2, [3], "svm:2")
-    assert [type(found.drift.parameters["delta"]), type(found.default_output[0])] == [float, float]
+    assert [type(found.policy.parameters["eta"]), type(found.default_output[0])] == [float, float]
     change = {"application": "digits", "revision": 2, "command": "update", "at_ms": 1, "by": "ada", "after": MANIFEST}
     assert codec.changes.decode_as(kind, write(change)).after == found
 
