@@ -370,11 +370,13 @@ def _schemas() -> Json:
 def _parameters(asked: Json) -> Json:
     application, seconds = _text(NAME_PATTERN), {"type": "number", "minimum": 0, "maximum": MOST_WAIT_S}
     query_id, context = (asked[field]["anyOf"][0] for field in ("query_id", "context"))
+    verdict, verdicts = (sign.join(sorted(VERDICTS)) for sign in ("|", ", "))
+    some_verdicts = _text(f"^({verdict})(,({verdict}))*$")
     rows = (
         ("path", "name", application, "The application."),
         ("path", "version", _TEXT, "The application's revision."),
         ("path", "model", _TEXT, "The version on trial, `name:version`."),
-        ("query", "expect", _TEXT, f"Answer 409 unless the verdict is one of these ({', '.join(sorted(VERDICTS))})."),
+        ("query", "expect", some_verdicts, f"Answer 409 unless the verdict is one of these ({verdicts})."),
         ("path", "query_id", query_id, "The query's id."),
         ("query", "application", application, "The query's application."),
         ("query", "context", context, "The query's context, if it has one."),

@@ -195,7 +195,7 @@ class OwnApi:
     async def verdict(self, call: HttpCall) -> Response:
         """Say how a trial stands or ended: 200, or 409 where that is none of the verdicts that the caller expects."""
         call.caller.require("read", call.application)
-        expected = {one for one in call.text("expect").split(",") if one}
+        expected = {*call.text("expect").split(",")} if "expect" in call.query else set[str]()
         if unknown := sorted(expected - VERDICTS):
             raise Refusal(400, f"expect has {shown(unknown[0])}: give some of {', '.join(sorted(VERDICTS))}")
         found = self._calls.applications.verdict(call.application, call.path["model"])

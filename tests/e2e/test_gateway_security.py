@@ -141,7 +141,7 @@ def test_every_path_but_probes_asks_for_a_key(fortress):
     with client_of(fortress.gateway.http) as client:
         paths = client.get("/openapi.json").json()["paths"]
         asked = [
-            (path, method, path.format(name="sums", query_id="1", version="1"))
+            (path, method, path.format(name="sums", model="one:1", query_id="1", version="1"))
             for path, methods in paths.items()
             for method in methods
             if method in {"get", "post"}
