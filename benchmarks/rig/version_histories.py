@@ -137,7 +137,8 @@ def _digits() -> tuple[Rows, Labels, Rows, Labels]:
 def _shuttle() -> tuple[Rows, Labels, Rows, Labels]:
     """River's file of the Statlog shuttle: nine sensors, and whether something is wrong."""
     river = find_spec("river")
-    assert river is not None and river.origin is not None
+    assert river is not None
+    assert river.origin is not None
     with gzip.open(Path(river.origin).parent / "datasets" / "shuttle.csv.gz") as file:
         table = np.loadtxt(file, delimiter=",", skiprows=1)
     return _parted(table[:, :-1].astype(np.float32), table[:, -1].astype(np.int64), TRAINED)
