@@ -62,6 +62,7 @@ LOOK_S = 0.5
 VERDICT_S = 900.0
 """For the rule to decide."""
 QUICK = {"only": "digits", "versions": 2, "difference": 0.15, "rate": 300.0, "orders": 3, "shadow_shares": [0.4]}
+WITH_JOBS = " --nannyml nannyml-0.13.1-py3-none-any.whl"
 MEASURES: Measures = {
     "right": lambda run: run["right"],
     "kept best": lambda run: run["kept_best"],
@@ -76,31 +77,22 @@ MEASURES: Measures = {
 
 def main() -> None:
     options = arguments()
+    found, ours = sources(options.nannyml), list(pipelines(options))
+    names = options.only.split(",") if options.only else list(found)
     with session(options, Cpus.split(pin=False)) as here:
-        found = sources(options.nannyml)
-        names = options.only.split(",") if options.only else list(found)
         histories = {name: found[name].trained(name, here.folder, options.versions) for name in names}
         if options.difference is not None:
             histories = {name: replace(one, difference=options.difference) for name, one in histories.items()}
         runs = in_rounds(names, options.rounds, lambda name, number: measured(histories[name], number, here, options))
     if options.page is not None and not any("failed" in run for run in runs):
         made = (
-            f"{options.rounds} lives of the pipeline for each data set, at most {options.rate:,.0f} queries a second,"
+            f"Rounds of the pipeline: {options.rounds}, at {options.rate:,.0f} queries a second at most. Fixed-sample"
         )
-        made += f" and {options.orders} orders of the queries for each fixed-sample test."
-        lines = [
-            line
-            for name in names
-            for line in page(histories[name], [run for run in runs if run["data"] == name], list(pipelines(options)))
-        ]
-        write_page(options.page, "Ten versions on real data", "", made, __doc__, lines)
-    report(
-        options,
-        "median (least to most)",
-        runs,
-        MEASURES,
-        lambda summary: targets(summary, names, list(pipelines(options))),
-    )
+        made += f" tests: means over {options.orders} orders of the queries.\n"
+        of = {name: [run for run in runs if run["data"] == name] for name in names}
+        lines = [line for name in names for line in page(histories[name], of[name], ours)]
+        write_page(options.page, "Ten versions on real data", WITH_JOBS, made, __doc__, [READING, *lines])
+    report(options, "median (least to most)", runs, MEASURES, lambda summary: targets(summary, names, ours))
 
 
 def measured(history: VersionHistory, number: int, here: Session, options: argparse.Namespace) -> Iterator[Run]:
@@ -332,7 +324,7 @@ def figures(history: VersionHistory, name: str, courses: Sequence[Course], order
     """Means over the courses, each of which had an order of the queries."""
     means, losses = history.means, history.losses
     right = [course.right(means) for course in courses]
-    best = [course.kept == means.argmin() for course in courses]
+    best, both = [course.kept == means.argmin() for course in courses], list(zip(courses, orders, strict=True))
     return {
         "system": f"{history.name}, {name}",
         "data": history.name,
@@ -342,10 +334,8 @@ def figures(history: VersionHistory, name: str, courses: Sequence[Course], order
         "kept_best": fmean(best),
         "queries": round(fmean(course.ends[-1] - course.deployed[1] for course in courses)),
         "best_after": round(fmean(course.ends[means[1:].argmin()] for course in courses)),
-        "regret": round(fmean(course.regret(losses, order) for course, order in zip(courses, orders, strict=True)), 1),
-        "regret_of_all": round(
-            fmean(course.regret_of_all(losses, order) for course, order in zip(courses, orders, strict=True)), 1
-        ),
+        "regret": round(fmean(course.regret(losses, order) for course, order in both), 1),
+        "regret_of_all": round(fmean(course.regret_of_all(losses, order) for course, order in both), 1),
     }
 
 
@@ -367,19 +357,18 @@ def page(history: VersionHistory, runs: Sequence[Run], ours: Sequence[str]) -> I
         yield f"| {version} | {recipe.says} | {loss} | {' | '.join(cells)} |"
         best = version if means[version] < means[best] else best
     yield f"\nOver {each(dict.fromkeys(run['horizon'] for run in runs))} queries:\n"
-    yield "| | right of 10 | kept the best | queries, all trials | until the best answers | regret | beside all |"
-    yield "|---|---|---|---|---|---|---|"
+    columns = ("kept the best", "queries, all trials", "until the verdict about the best", "regret", "beside all")
+    yield f"| | right of {len(means) - 1} | {' | '.join(columns)} |"
+    yield f"|---|---{'|---' * len(columns)}|"
     for name, those in of.items():
         right, kept = fmean(run["right"] for run in those), fmean(run["kept_best"] for run in those)
-        columns = [
-            each(run[column] for run in those) for column in ("queries", "best_after", "regret", "regret_of_all")
-        ]
-        yield f"| {name} | {right:.1f} | {kept:.0%} | {' | '.join(columns)} |"
+        numbers = (each(run[of] for run in those) for of in ("queries", "best_after", "regret", "regret_of_all"))
+        yield f"| {name} | {right:.1f} | {kept:.0%} | {' | '.join(numbers)} |"
     yield ""
 
 
 def verdicts_of(lives: Sequence[Mapping[str, Any]]) -> str:
-    """Verdicts about a version, with queries until then and those of them that were seen, and seconds."""
+    """Verdicts about a version; of the queries until then, how many it rests on; seconds."""
     words = dict.fromkeys("promoted" if one["promoted"] else "aborted" for one in lives)
     numbers = "; ".join(f"{one['evidence']:,} of {one['queries']:,}, {one['seconds']:.0f} s" for one in lives)
     return f"{', '.join(words)}, {numbers}"
