@@ -15,8 +15,9 @@ wrong. These queries are asked again and again, each time in another order, and 
 - fixed-sample: an operator with an A/B test of each version, of the size that power analysis says for the same smallest
   difference (two-sided alpha 0.05, power 0.8), with one decision at its end; simulated with the same losses.
 - regret: losses of the answers that the best version deployed by then would not have had on the same queries; beside
-  all: that the best of all versions would not have had, from the first query on. Queries between two trials are left
-  out. Whoever is through first goes on with what was kept, so that all have as many queries.
+  all: that the best of all versions would not have had, from the first query on. Whoever is through first goes on with
+  what was kept, so that all have as many queries. Queries between two trials, and those that got the default output
+  because the machine had other work, are left out.
 """
 
 import argparse
@@ -91,7 +92,7 @@ def main() -> None:
         made += f" tests: means over {options.orders} orders of the queries.\n"
         of = {name: [run for run in runs if run["data"] == name] for name in names}
         lines = [line for name in names for line in page(histories[name], of[name], ours)]
-        write_page(options.page, "Ten versions on real data", WITH_JOBS, made, __doc__, [READING, *lines])
+        write_page(options.page, "Ten versions on real data", WITH_JOBS, made, __doc__, lines)
     report(options, "median (least to most)", runs, MEASURES, lambda summary: targets(summary, names, ours))
 
 
@@ -110,7 +111,7 @@ def measured(history: VersionHistory, number: int, here: Session, options: argpa
         yield figures(history, name, [life.course(order)], [order]) | {
             "evidence": sum(one["evidence"] for one in life.verdicts),
             "seconds": round(sum(one["seconds"] for one in life.verdicts), 1),
-            "default_ratio": round(life.defaults / life.asked, 6),
+            "default_ratio": round(life.defaults / (life.answered_count + life.defaults), 6),
             "missing": life.missing,
             "versions": life.verdicts,
         }
@@ -176,8 +177,8 @@ class Life:
     Attributes:
         rows: Of the queries that were asked while a version was on trial, in the order of their answers.
         verdicts: What the rule said, and when, a version.
-        asked: Queries with an answer.
-        defaults: Answers that were the default output; each is a loss.
+        answered_count: Queries that a model answered.
+        defaults: Queries that got the default output; nothing else counts them, as in the trials.
         missing: Queries without an answer.
     """
 
@@ -196,7 +197,7 @@ class Life:
         self.defaults = self.missing = 0
 
     @property
-    def asked(self) -> int:
+    def answered_count(self) -> int:
         return len(self._answers)
 
     async def live(self) -> None:
@@ -239,10 +240,11 @@ class Life:
 
     def answered(self, query: int, answer: OutputAnswer) -> None:
         assert self._run is not None
+        if answer.default:
+            self.defaults += 1
+            return
         row = self._run.script.rows[query]
-        lost = float(answer.default or answer.output != self._history.labels[row])
-        self._answers.append((time.time(), row, lost))
-        self.defaults += answer.default
+        self._answers.append((time.time(), row, float(answer.output != self._history.labels[row])))
 
     async def _deploy_all(self) -> None:
         incumbent = 0
@@ -356,7 +358,8 @@ def page(history: VersionHistory, runs: Sequence[Run], ours: Sequence[str]) -> I
         loss = f"{means[version]:.4f} | {means[version] - means[best]:+.4f}"
         yield f"| {version} | {recipe.says} | {loss} | {' | '.join(cells)} |"
         best = version if means[version] < means[best] else best
-    yield f"\nOver {each(dict.fromkeys(run['horizon'] for run in runs))} queries:\n"
+    defaults = ", ".join(f"{run['default_ratio']:.1%}" for one in lives for run in one)
+    yield f"\nOver {each(dict.fromkeys(run['horizon'] for run in runs))} queries; default outputs of the pipelines: {defaults}.\n"
     columns = ("kept the best", "queries, all trials", "until the verdict about the best", "regret", "beside all")
     yield f"| | right of {len(means) - 1} | {' | '.join(columns)} |"
     yield f"|---|---{'|---' * len(columns)}|"
