@@ -75,6 +75,10 @@ MEASURES: Measures = {
     "beside all": lambda run: run["regret_of_all"],
 }
 
+MEANING = """
+TODO
+"""
+
 
 def main() -> None:
     options = arguments()
@@ -91,7 +95,7 @@ def main() -> None:
         )
         made += f" tests: means over {options.orders} orders of the queries.\n"
         of = {name: [run for run in runs if run["data"] == name] for name in names}
-        lines = [line for name in names for line in page(histories[name], of[name], ours)]
+        lines = [line for name in names for line in page(histories[name], of[name], ours)] + meaning(runs, ours)
         write_page(options.page, "Ten versions on real data", WITH_JOBS, made, __doc__, lines)
     report(options, "median (least to most)", runs, MEASURES, lambda summary: targets(summary, names, ours))
 
@@ -359,7 +363,7 @@ def page(history: VersionHistory, runs: Sequence[Run], ours: Sequence[str]) -> I
         yield f"| {version} | {recipe.says} | {loss} | {' | '.join(cells)} |"
         best = version if means[version] < means[best] else best
     defaults = ", ".join(f"{run['default_ratio']:.1%}" for one in lives for run in one)
-    yield f"\nOver {each(dict.fromkeys(run['horizon'] for run in runs))} queries; default outputs of the pipelines: {defaults}.\n"
+    yield f"\nOver {each(dict.fromkeys(run['horizon'] for run in runs))} queries. Default outputs: {defaults}.\n"
     columns = ("kept the best", "queries, all trials", "until the verdict about the best", "regret", "beside all")
     yield f"| | right of {len(means) - 1} | {' | '.join(columns)} |"
     yield f"|---|---{'|---' * len(columns)}|"
@@ -368,6 +372,28 @@ def page(history: VersionHistory, runs: Sequence[Run], ours: Sequence[str]) -> I
         numbers = (each(run[of] for run in those) for of in ("queries", "best_after", "regret", "regret_of_all"))
         yield f"| {name} | {right:.1f} | {kept:.0%} | {' | '.join(numbers)} |"
     yield ""
+
+
+def meaning(runs: Sequence[Run], ours: Sequence[str]) -> list[str]:
+    """What the figures say of all data sets together."""
+    lives = [run for run in runs if "versions" in run]
+    verdicts, right = sum(len(run["versions"]) for run in lives), sum(run["right"] for run in lives)
+    kept = sum(run["kept_best"] for run in lives)
+    lines = [
+        "## What they mean\n",
+        f"{right:.0f} of {verdicts} verdicts of the pipeline were right; the best version was",
+    ]
+    lines[-1] += f" kept in {kept:.0f} of {len(lives)} lives."
+    for one, test in itertools.product(ours, TESTS):
+        ratios = {name: [] for name in ("queries", "regret", "regret_of_all")}
+        for run in lives:
+            if run["system"].endswith(one):
+                rival = next(each for each in runs if each["system"] == f"{run['data']}, {test}")
+                for name, found in ratios.items():
+                    found.append(run[name] / rival[name])
+        queries, regret, of_all = (f"{min(found):.2f} to {max(found):.2f}" for found in ratios.values())
+        lines.append(f"- {one}, times {test}: queries {queries}, regret {regret}, beside all {of_all}")
+    return [*lines, MEANING]
 
 
 def verdicts_of(lives: Sequence[Mapping[str, Any]]) -> str:
