@@ -11,7 +11,7 @@ from typing import Any
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 ON_KAFKA = (
     "console_view", "deploying", "feedback", "latency", "memory", "recovery", "replay_reading", "replicas", "scale",
-    "soak", "stragglers",
+    "soak", "stragglers", "ten_versions",
 )  # fmt: skip
 """Those that run systems; `throughput` and `http_servers` are apart: some of their systems may not be installed."""
 DOUBTS = ("failed", "missing", "duplicates", "wrong", "note")

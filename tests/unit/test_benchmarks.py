@@ -150,3 +150,44 @@ def test_a_new_version_is_found_best_within_a_bound(policy, within):
     feedbacks_to_lead = benchmark_module("decisions").feedbacks_to_lead
     found = [feedbacks_to_lead(make_policy(policy), seed, 2 * within) for seed in range(8)]
     assert all(feedbacks is not None and feedbacks <= within for feedbacks in found), found
+
+
+@pytest.mark.parametrize("name", ["digits", "shuttle"])
+def test_of_ten_versions_on_real_data_three_lose_less_than_all_before_them(name, tmp_path):
+    source = benchmark_module("rig.version_histories").sources(None)[name]
+    means = source.trained(name, tmp_path).means
+    gains = np.minimum.accumulate(means)[:-1] - means[1:]
+    assert len(gains) == 10
+    assert sum(gains >= source.difference) == 3
+    assert sum(gains > 0) == 3
+    assert sum(gains == 0) == 2
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_a_fixed_sample_test_errs_as_often_as_power_analysis_says(share):
+    """Of 400 tests: 80 % find the difference, 2.5 % find one where there is none, each within 3 standard errors."""
+    fixed_sample, rng, rows = benchmark_module("rig.fixed_sample"), np.random.default_rng(1), 100_000
+    better, equal = ((rng.random((2, rows)) < [[0.1], [mean]]).astype(float) for mean in (0.08, 0.1))
+    size = fixed_sample.sample_size(0.1, 0.02, share)
+    found = []
+    for losses in (better, equal):
+        orders = (np.random.default_rng(seed).integers(0, rows, size) for seed in range(400))
+        courses = [
+            fixed_sample.fixed_sample_course(losses, order, 0.02, share, seed) for seed, order in enumerate(orders)
+        ]
+        found.append(np.mean([course.promoted[0] for course in courses]))
+    assert 0.74 < found[0] < 0.90  # the loss of the new version is smaller, and so is the variance
+    assert found[1] < 0.025 + 3 * math.sqrt(0.025 / 400)
+
+
+def test_regret_is_beside_the_best_version_that_was_deployed_by_then():
+    losses = np.array([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
+    order = np.array([0, 1, 2, 0])
+    lost = np.array([1.0, 0.0, 0.0, 0.0])
+    course = benchmark_module("rig.fixed_sample").Course(
+        promoted=[False, True], deployed=[0, 0, 1], ends=[1, 3], lost=lost
+    )
+    assert course.kept == 2
+    assert course.right(losses.mean(axis=1)) == [True, True]
+    assert course.regret(losses, order) == 0.0  # the incumbent, and the first version, which is as good, lose the same
+    assert course.regret_of_all(losses, order) == 1.0
