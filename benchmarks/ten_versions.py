@@ -77,18 +77,18 @@ MEASURES: Measures = {
 }
 
 MEANING = """
-A label of a query that both versions answered compares them on that very query, and versions agree about most: so fewer
-queries tell as much as a test of different ones, and what is much worse or much better is known at the first looks. What
-takes long is a version that is as good as what answers, or worse by less than the smallest difference: there is nothing
-to be found, and the plan lasts to its end, as a test of fixed size does. An even test (50 %) is the quickest one of
-different queries, and each new version, also a bad one, answers half of all users. The pipeline with a shadow of 40 % is
-about as quick with a tenth of them; that costs 1.46 calls of models a query. With a shadow of 10 % it takes longer than
-the even test, and less than a test that has the same tenth.
+A label of a query that both versions answered compares them on that very query, and versions agree about most: so
+fewer queries tell as much as a test of different ones, and what is much worse or much better is known at the first
+looks. What takes long is a version that is as good as what answers, or worse by less than the smallest difference:
+there is nothing to be found, and the plan lasts to its end, as a test of fixed size does. An even test (50 %) is the
+quickest one of different queries, and each new version, also a bad one, answers half of all users. The pipeline with a
+shadow of 40 % is about as quick with a tenth of them; that costs 1.46 calls of models a query. With a shadow of 10 %
+it takes longer than the even test, and less than a test that has the same tenth.
 
-A verdict waits until the answers and labels of its queries are in, some seconds whatever the rate, in which queries go on
-to be asked: `m of n` are those that it rests on, of those until then. At the rate of this replay that is a thousand or
-two a version, which the simulated tests do not have; at the rates for which such trials are planned it is some dozens.
-A version that does not answer in time is aborted for that, whatever it would lose.
+A verdict waits until the answers and labels of its queries are in, some seconds whatever the rate, in which queries go
+on to be asked: `m of n` are those that it rests on, of those until then. At the rate of this replay that is a thousand
+or two a version, which the simulated tests do not have; at the rates for which such trials are planned it is some
+dozens. A version that does not answer in time is aborted for that, whatever it would lose.
 """
 
 
