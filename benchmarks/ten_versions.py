@@ -1,19 +1,23 @@
 """Does the rollout rule keep the best of ten versions, and how soon, beside an operator with fixed-sample tests?
 
     pip download --no-deps nannyml==0.13.1         # for its table of jobs; without it there are two data sets
-    python benchmarks/ten_versions.py --nannyml nannyml-0.13.1-py3-none-any.whl         # about ten minutes
+    python benchmarks/ten_versions.py --nannyml nannyml-0.13.1-py3-none-any.whl         # 25 minutes
+    python benchmarks/ten_versions.py --shadow-shares 0.4       # five minutes, of two data sets
     python benchmarks/ten_versions.py --quick
 
 An incumbent and ten versions after it, trained on real data; each of three loses less than what answers at its turn,
 the others as much, slightly more or much more. Their loss is that of all held-out queries, of which each is right or
 wrong. These queries are asked again and again, each time in another order, and the label follows each answer.
 
+- digits: scikit-learn's pictures; shuttle: river's sensors of a space shuttle, and whether something is wrong; jobs:
+  nannyml's census of Massachusetts, and who has a job, trained on 2015 and asked about 2016 to 2018.
 - pipeline: a router that runs the models, and a steward. Each version is a canary of 10 %, and a shadow of another 10 %
   or 40 %, until the rule promotes it (by way of a canary of 50 %) or aborts it; a promoted one replaces what answered.
   The margin is 0, because only what is better is to be kept. The plan has as many pairs as an even A/B test needs
-  queries for each of its versions.
+  queries for each of its versions. `m of n`: the queries that a verdict rests on, of those until it came.
 - fixed-sample: an operator with an A/B test of each version, of the size that power analysis says for the same smallest
-  difference (two-sided alpha 0.05, power 0.8), with one decision at its end; simulated with the same losses.
+  difference (two-sided alpha 0.05, power 0.8), with one decision at its end; simulated with the same losses. Shown are
+  the share of the simulated tests that are right, and their size.
 - regret: losses of the answers that the best version deployed by then would not have had on the same queries; beside
   all: that the best of all versions would not have had, from the first query on. Whoever is through first goes on with
   what was kept, so that all have as many queries. Queries between two trials, and those that got the default output
@@ -86,9 +90,10 @@ shadow of 40 % is about as quick with a tenth of them; that costs 1.46 calls of 
 it takes longer than the even test, and less than a test that has the same tenth.
 
 A verdict waits until the answers and labels of its queries are in, some seconds whatever the rate, in which queries go
-on to be asked: `m of n` are those that it rests on, of those until then. At the rate of this replay that is a thousand
-or two a version, which the simulated tests do not have; at the rates for which such trials are planned it is some
-dozens. A version that does not answer in time is aborted for that, whatever it would lose.
+on to be asked. At the rate of this replay that is a thousand or two a version, which the simulated tests do not have;
+at the rates for which such trials are planned it is some dozens. A version that does not answer in time is aborted for
+that, whatever it would lose. In a run with ten times as many queries outstanding, beside other work on the machine,
+that ended the best version of jobs, which had left 80 % of its queries unanswered.
 """
 
 
