@@ -30,18 +30,13 @@ SEARCH_S = 8.0
 class InventedKafka(Pipeline):
     """Answers what it is asked by a large text, `hang` never; finds queries whose ids begin with `known` at once."""
 
-    async def start(self):
+    async def run(self):
         self.client = self.history = self
         self.partitions, self._is_open = 4, True
         self.deployed.control.caught_up.set()
         applications = {"digits": ApplicationManifest(name="digits", models=["svm:1"])}
         self.deployed._state = SimpleNamespace(manifests=SimpleNamespace(applications=applications, models={}))
-
-    async def broken(self):
         await asyncio.Event().wait()
-
-    async def stop(self):
-        """Nothing is open."""
 
     async def ask(self, query, *, timeout_s, key, headers):
         record = prepare_query(query, self.partitions, MSGPACK, key)
