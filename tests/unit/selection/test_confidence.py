@@ -31,6 +31,7 @@ MISLEADING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", MISLEADING.values(), ids=MISLEADING)
 def test_the_interval_covers_the_loss_of_later_answers_whatever_confidence_means(wrong):
     covered = 0
@@ -43,7 +44,10 @@ def test_the_interval_covers_the_loss_of_later_answers_whatever_confidence_means
     assert covered >= 170
 
 
-@pytest.mark.parametrize(("becomes", "least", "most"), [("calibrated", 0, 30), ("far too sure", 180, 200)])
+@pytest.mark.parametrize(
+    ("becomes", "least", "most"),
+    [pytest.param("calibrated", 0, 30, marks=pytest.mark.slow), ("far too sure", 180, 200)],
+)
 def test_it_is_refused_where_the_labels_that_came_show_another_loss_than_was_expected(becomes, least, most):
     refused = 0
     for seed in range(200):
