@@ -149,10 +149,8 @@ def boundaries(alpha: float, fractions: tuple[float, ...], variances: tuple[floa
     for fraction, variance in zip(fractions, variances, strict=True):
         allowed, deviation = spent(alpha, fraction) - used, math.sqrt(variance)
         used += allowed
-        if variance < LEAST_NEWS * before:
-            found.append(
-                -deviation * _NORMAL.inv_cdf(max(allowed, 1e-99))
-            )  # more than is needed: as if it were the only look
+        if variance < LEAST_NEWS * before:  # more than is needed: as if it were the only look
+            found.append(-deviation * _NORMAL.inv_cdf(max(allowed, 1e-99)))
             continue
         step, least, most = math.sqrt(variance - before), -8.0 * deviation, 10.0 * deviation
         low, high = least, most
