@@ -231,7 +231,10 @@ def cbpe(stream: Stream, python: Path) -> Floats:
         np.savez(
             file, probabilities=stream.probabilities, labels=stream.labels, reference=stream.reference, chunk=CHUNK
         )
-        subprocess.run([python, RIVALS / "nannyml_cbpe.py", file, found], check=True, capture_output=True)
+        command = [python, RIVALS / "nannyml_cbpe.py", file, found]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"NannyML: {done.stderr}")
         theirs: Floats = np.load(found)
         return theirs
 

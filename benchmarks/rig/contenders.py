@@ -283,6 +283,8 @@ class NotInstalled(RuntimeError):
 def rival_python(package: str, suffix: str = "", *, install: bool = True) -> Path:
     """The interpreter of `rivals/.venv{suffix}`, made or brought up to date from `requirements{suffix}.txt`.
 
+    What those need in turn is pinned by `constraints{suffix}.txt`: the same figures, and a rival that runs, next year.
+
     Without that environment and without installing it is our own interpreter, where it has the rival's package: good
     enough to see that the rival runs, not for figures, as versions differ.
 
@@ -294,7 +296,8 @@ def rival_python(package: str, suffix: str = "", *, install: bool = True) -> Pat
     Raises:
         NotInstalled: it is not there, and could not be made.
     """
-    wanted = (RIVALS / f"requirements{suffix}.txt").read_text()
+    files = [RIVALS / f"{kind}{suffix}.txt" for kind in ("requirements", "constraints")]
+    wanted = "".join(file.read_text() for file in files)
     folder = RIVALS / f".venv{suffix}"
     installed = folder / "installed.txt"
     if not installed.exists() or installed.read_text() != wanted:
@@ -303,12 +306,12 @@ def rival_python(package: str, suffix: str = "", *, install: bool = True) -> Pat
         if not install:
             raise NotInstalled(f"{package} is not installed here, nor in {folder.name}: run without --no-install")
         print(f"installing {folder.name} (once) ...", file=sys.stderr, flush=True)
-        _install(folder, RIVALS / f"requirements{suffix}.txt")
+        _install(folder, *files)
         installed.write_text(wanted)
     return folder / "bin" / "python"
 
 
-def _install(folder: Path, requirements: Path) -> None:
+def _install(folder: Path, requirements: Path, constraints: Path) -> None:
     venv.create(folder, with_pip=True)
     command = [
         str(folder / "bin" / "python"),
@@ -319,6 +322,8 @@ def _install(folder: Path, requirements: Path) -> None:
         "--no-compile",
         "--requirement",
         str(requirements),
+        "--constraint",
+        str(constraints),
     ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=INSTALL_S)

@@ -274,7 +274,7 @@ async def test_brokers_that_know_no_leader_are_asked_again_after_a_while(backoff
     if is_asked:
         await asyncio.wait_for(one.brokers.updates.get(), SOON_S)
     assert one.brokers.updates.empty()
-    one.queue.fail_all(KafkaError())
+    await one.sender.close()
 
 
 @pytest.mark.parametrize(
