@@ -126,7 +126,6 @@ class HostProcess:
         group = catalogue.host_group(model.name, model.version)
         self.app = ClipperApp(group, settings.kafka, settings.data_dir, settings.instance)
         metrics.health.serves(self.app.unready)
-        self.app.pace.keep([model.batch.target_ms / 1000])
         self._topic = catalogue.requests(model.name, model.version)
         recorder = start_recorder("host", settings.instance, metrics.counter("clipper_spans_lost_total"))
         traces = BatchTraces(recorder, model.ref, self._topic)

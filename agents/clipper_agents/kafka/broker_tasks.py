@@ -7,14 +7,12 @@ Rules of this file:
 - The task that fetches from a broker goes on by itself, as long as fetching is all there is to do. Whatever else may be
   to do (positions to be found, other leaders, nothing to fetch) ends it, and is aiokafka's.
 - Brokers that know no leader of a partition are asked again only after a while.
-- A busy process waits a little between fetches that brought records.
+- After a fetch that brought many records the next one waits a little.
 """
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from aiokafka import errors
@@ -27,17 +25,11 @@ from clipper_agents.kafka.fetch_sessions import FetchSession, PackedProduceReque
 logger = logging.getLogger(__name__)
 
 MOST_PAUSE_S = 0.008
-"""Waits of 2 ms changed nothing where a round costs as much; 16 ms were no better than 8."""
+"""Waits of 16 ms were no better."""
 OBJECTIVE_SHARE = 0.1
-"""Of the tightest latency objective, or of a model's target, which a wait is at most."""
-BUSY_SHARE = 0.5
-"""Of a processor that the process has or waits for, from which on fetches wait."""
-FULL_SHARE = 0.7
-"""From which on they wait the longest."""
-WINDOW_S = 0.1
-"""Over which the use of the processor is measured."""
-SCHEDULED = Path("/proc/self/schedstat")
-"""Of the main thread, which has the event loop: nanoseconds on a processor, nanoseconds ready and without one."""
+"""Of the tightest latency objective, which a wait is at most."""
+PAUSE_A_RECORD_S = 20e-6
+"""Of the round before, but its first: about what a router needs for a query."""
 
 
 class BrokerFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka is untyped
@@ -173,48 +165,26 @@ class _Paced:
         return getattr(self._client, name)
 
 
-def processor_wanted_s() -> float:
-    """For how long the event loop had a processor or was waiting for one, which others had, in seconds.
-
-    Systems other than Linux tell only how long this process had one.
-    """
-    try:
-        had_ns, waited_ns, _ = map(int, SCHEDULED.read_text().split())
-    except (OSError, ValueError):
-        return time.process_time()
-    return (had_ns + waited_ns) / 1e9
-
-
 class FetchPace:
-    """Says how long a fetch waits until it is worth its price, which is the same however many records it brings.
+    """Says how long the next fetch waits, which costs the same however few records it brings.
 
-    A process that is idle fetches at once. From half of a processor on it waits a little, so that the price of a record
-    falls as the load rises, and a busy process does not tip over.
+    Where records come one by one, each is fetched at once. Where a round brought many, the next one waits about as long
+    as the work for them takes: so rounds grow with the load, and what a record costs falls before the process is full.
 
-    Args:
-        clock: Monotonic seconds.
-        wanted: As `processor_wanted_s`.
+    Attributes:
+        records: How many the last round brought.
     """
 
-    def __init__(
-        self, clock: Callable[[], float] = time.monotonic, wanted: Callable[[], float] = processor_wanted_s
-    ) -> None:
-        self._most_s, self._clock, self._wanted = MOST_PAUSE_S, clock, wanted
-        self._since_s, self._wanted_s = clock(), wanted()
-        self._share = 0.0
+    def __init__(self) -> None:
+        self.records, self._most_s = 0, MOST_PAUSE_S
 
     def keep(self, objectives_s: Iterable[float | None]) -> None:
-        """Keep waits within a share of these objectives or targets of latency, in seconds; None: there is none."""
+        """Keep waits within a share of these latency objectives, in seconds; None: there is none."""
         bounds_s = [objective_s * OBJECTIVE_SHARE for objective_s in objectives_s if objective_s is not None]
         self._most_s = min([MOST_PAUSE_S, *bounds_s])
 
     def pause_s(self) -> float:
-        passed_s = self._clock() - self._since_s
-        if passed_s >= WINDOW_S:
-            wanted_s = self._wanted()
-            self._share = (wanted_s - self._wanted_s) / passed_s
-            self._since_s, self._wanted_s = self._since_s + passed_s, wanted_s
-        return self._most_s * min(1.0, max(0.0, (self._share - BUSY_SHARE) / (FULL_SHARE - BUSY_SHARE)))
+        return min(self._most_s, PAUSE_A_RECORD_S * max(0, self.records - 1))
 
 
 def _end(future: asyncio.Future[None]) -> None:

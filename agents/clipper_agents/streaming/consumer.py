@@ -233,7 +233,9 @@ class GroupConsumer(Service, ConsumerRebalanceListener):  # type: ignore[misc]  
         if generation == self.app.generation:
             for tp, records in found.items():
                 self._deliver(tp, records)
-        if not found:
+        if found:
+            self.app.pace.records = sum(map(len, found.values()))
+        else:
             await asyncio.sleep(0)
 
     async def _fetched(self, wanted: frozenset[TopicPartition], generation: int) -> dict[TopicPartition, list[Any]]:

@@ -186,7 +186,7 @@ async def test_a_consumer_that_has_other_partitions_fetches_no_more_of_the_earli
     assert await one.asked() == (1, {B: 7})
 
 
-async def test_a_busy_process_waits_between_fetches_that_brought_records():
+async def test_after_a_fetch_that_brought_records_the_next_one_waits():
     one, gate, pauses = Reading({A: 1}, {A: 5}), asyncio.Event(), []
 
     async def sleep(pause_s):

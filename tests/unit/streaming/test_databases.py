@@ -1,6 +1,8 @@
 """A database gives what was written or is set aside, whatever happened to its files: never something else."""
 
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import damage
@@ -184,3 +186,11 @@ def test_many_databases_with_little_in_them_write_no_files(tmp_path):
         for database in databases:
             written(database, {b"query %d %d" % (turn, query): b"decision" * 80 for query in range(20)})
     assert not [*tmp_path.glob("*/*.sst")]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have names and priorities of their own on Linux alone")
+def test_files_are_written_and_merged_by_threads_of_the_lowest_priority(tmp_path):
+    written(Database(tmp_path / "0"), ENTRY).flush()
+    threads = [int(task.name) for task in Path("/proc/self/task").iterdir() if "rocksdb" in (task / "comm").read_text()]
+    assert threads
+    assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads} == {19}
