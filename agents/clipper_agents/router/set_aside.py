@@ -9,8 +9,8 @@ Rules of this file:
   backlog is committed.
 - A backlog is skipped when most new queries of a chunk have waited for longer than they may still wait, and it would
   not be worked off within `CATCH_UP_S`: the age of what is read does not fall, or falls too slowly.
-- A skipped backlog is read in the order of the log, some queries at a time, the next ones when the broker has the
-  answers: in a tenth of the time while anything is too late, in a third of it afterwards, and in all of it while no new
+- A skipped backlog is read in the order of the log, some queries at a time, while few answers wait for the broker: in
+  a tenth of the time while anything is too late, in a third of it afterwards, and in all of it while no new
   query comes.
 """
 
@@ -41,7 +41,9 @@ SMALLEST = 1_000
 CATCH_UP_S = 1.0
 READ_TOGETHER, READ_ALONE = 200, 1_000
 """Queries that are read together: some milliseconds of work, for which new queries wait; and while none comes."""
-READ_BYTES = 512 << 10
+READINGS_UNWRITTEN = 4
+"""Of one partition: while the broker takes the answers of some, the next ones are worked on."""
+READ_BYTES = 2 << 20
 """Of a fetch of them."""
 BUSY_RATIO, QUIET_RATIO = 20.0, 4.0
 """Times that the decisions about them take, about half of all their work, for which the reading rests: while queries
@@ -262,7 +264,7 @@ class SkippedBacklogs:
 
     async def _read_some(self, sink: RecordSink, generation: int) -> float:
         most = READ_TOGETHER if _now_s() - self._new_s < BUSY_S else READ_ALONE
-        wanted = [tp for tp in self._reader.unread if not sink.is_held(TP(*tp), most)]
+        wanted = [tp for tp in self._reader.unread if not sink.is_held(TP(*tp), READINGS_UNWRITTEN * most)]
         fetched = await self._reader.fetch(wanted, most, LOOK_AGAIN_S) if wanted else {}
         if self._app.generation != generation:
             return 0.0
