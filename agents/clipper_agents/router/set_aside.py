@@ -9,9 +9,8 @@ Rules of this file:
   backlog is committed.
 - A backlog is skipped when most new queries of a chunk have waited for longer than they may still wait, and it would
   not be worked off within `CATCH_UP_S`: the age of what is read does not fall, or falls too slowly.
-- A skipped backlog is read in the order of the log, some queries at a time, while few answers wait for the broker: in
-  a tenth of the time while anything is too late, in a third of it afterwards, and in all of it while no new
-  query comes.
+- A skipped backlog is read in the order of the log, some queries at a time, while few answers wait for the broker: in a
+  tenth of the time while anything is too late, in a third of it afterwards, and in all of it while no new query comes.
 """
 
 import asyncio
