@@ -45,10 +45,9 @@ class BatchHistogram(Histogram):
             self._sum.inc(sum(values) * times)
             return
         array = np.asarray(values, dtype=np.float64)
-        for bucket, count in zip(
-            *np.unique(np.searchsorted(self._upper_bounds, array), return_counts=True), strict=True
-        ):
-            self._buckets[bucket].inc(float(count) * times)
+        for bucket, count in enumerate(np.bincount(np.searchsorted(self._upper_bounds, array)).tolist()):
+            if count:
+                self._buckets[bucket].inc(count * times)
         self._sum.inc(float(array.sum()) * times)
 
     def keep_trace(self, value: float, trace_id: str) -> None:
