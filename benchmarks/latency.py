@@ -88,11 +88,12 @@ def measured(name: str, number: int, here: Session, options: argparse.Namespace)
             if HALF in options.rates:
                 rates[load_name(HALF)] = (most["throughput_per_s"] or 0.0) / 2 or 1.0
         for seed, (load, rate_per_s) in enumerate(rates.items(), 2):
-            yield run(load, paced("digits", load, rate_per_s, seed, options))
+            yield run(load, paced("digits", rate_per_s, seed, options, ticks_s(load)))
         hurried = [load_name("200"), load_name(HALF)] if name in RIVAL_OF else []
         for seed, load in enumerate(hurried, 12):
             if load in rates:
-                yield run(f"{load}, {IN_A_HURRY}", paced("digits-50ms", load, rates[load], seed, options))
+                plan = paced("digits-50ms", rates[load], seed, options, ticks_s(load))
+                yield run(f"{load}, {IN_A_HURRY}", plan)
 
 
 def load_name(rate: str) -> str:
@@ -114,7 +115,11 @@ def saturating(options: argparse.Namespace) -> LoadPlan:
     )
 
 
-def paced(application: str, load: str, rate_per_s: float, seed: int, options: argparse.Namespace) -> LoadPlan:
+def ticks_s(load: str) -> float:
+    return TICK_S if load == load_name(HALF) else 0.0
+
+
+def paced(application: str, rate_per_s: float, seed: int, options: argparse.Namespace, tick_s: float) -> LoadPlan:
     return LoadPlan(
         application,
         rate_per_s=rate_per_s,
@@ -123,7 +128,7 @@ def paced(application: str, load: str, rate_per_s: float, seed: int, options: ar
         arrivals="constant",
         dataset=rows(round(rate_per_s * (options.warmup + options.seconds)), seed),
         encoding=options.encoding,
-        linger_s=TICK_S if load == load_name(HALF) else 0.0,
+        linger_s=tick_s,
     )
 
 

@@ -3,7 +3,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from builders.benchmarks import DOUBTS, ON_KAFKA, check_figures, result
+from builders.benchmarks import DOUBTS, ON_KAFKA, check_figures, ran, result
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -32,6 +32,14 @@ def installed(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", ON_KAFKA)
 def test_a_benchmark_of_systems_runs_and_every_query_is_answered(name, kafka, tmp_path):
     check_figures(result(name, tmp_path, "--no-pin", "--bootstrap", kafka.bootstrap))
+
+
+def test_latency_by_the_load_has_a_page_with_a_row_a_step_and_a_picture(kafka, tmp_path):
+    ran("latency_steps", "--no-pin", "--bootstrap", kafka.bootstrap, "--page", tmp_path / "page.md")
+    rows = [line for line in (tmp_path / "page.md").read_text().splitlines() if line.startswith("| ")]
+    assert len(rows) == 1 + 4 * 2
+    assert " - " not in "".join(rows)
+    assert (tmp_path / "page.svg").exists()
 
 
 def test_the_benchmark_of_disks_runs(tmp_path):

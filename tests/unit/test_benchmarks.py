@@ -22,7 +22,7 @@ PAGES = (
     "learning_candidates",
     "regret",
 )
-OTHERS = ("all", "disk", "figures", "fooled_verdicts", "gateway_limits", "http_servers", "throughput")
+OTHERS = ("all", "disk", "figures", "fooled_verdicts", "gateway_limits", "http_servers", "latency_steps", "throughput")
 
 
 @pytest.mark.parametrize("name", sorted({path.stem for path in BENCHMARKS.glob("*.py")} - {"models"}))

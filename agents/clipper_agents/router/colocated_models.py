@@ -126,7 +126,7 @@ class ColocatedModels:
 
 def _rows_of(request: Request) -> RequestRows:
     rows = request.rows
-    kind = (str(rows.dtype), *rows.shape[1:]) if isinstance(rows, np.ndarray) else ("listed",)
+    kind = (rows.dtype.str, *rows.shape[1:]) if isinstance(rows, np.ndarray) else ("listed",)
     deadlines_s = tuple(request.deadlines_s.tolist()) or (inf,) * len(rows)
     traced = tuple(named for named, _ in request.traced)
     return RequestRows(

@@ -55,7 +55,7 @@ def encode_request(request: Request, router: bytes, reply: int, dtype_of: Callab
             router=router,
             frame=request.frame,
             reply=reply,
-            dtype=str(rows.dtype) if isinstance(rows, np.ndarray) else dtype_of(request.ref),
+            dtype=rows.dtype.name if isinstance(rows, np.ndarray) else dtype_of(request.ref),
             shape=list(rows.shape) if isinstance(rows, np.ndarray) else [len(rows)],
             matrix=rows.tobytes() if isinstance(rows, np.ndarray) else b"",
             rows=[] if isinstance(rows, np.ndarray) else list(rows),
