@@ -32,7 +32,7 @@ from rig.session import finish, parsed, said, session, system_options
 from rig.throughput_run import backlog_answered, competed, warm_up
 
 OURS_IN_QUICK = (
-    "colocated-same-work", "colocated-json", "separate-msgpack", "vote-json", "late-json",
+    "colocated-same-work", "colocated-json", "separate-msgpack", "vote-json", "late-json", "net-json",
 )  # fmt: skip
 QUICK_RECORDS, LEAST_RECORDS = 2_000, 2_000
 QUICK_LIMIT_S = 300.0
