@@ -247,7 +247,8 @@ def command_of(contender: Contender, place: Place, *, install: bool) -> tuple[li
     """
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     if contender.shape.task is IMAGES:
-        environ["RIVAL_MODEL"] = [str(net.write()) for net in NETS.values()][0]
+        first, *_ = [net.write() for net in NETS.values()]
+        environ["RIVAL_MODEL"] = str(first)
     if contender.main:
         command = java_rival(contender.main, install=install)
         return command, {**environ, **_rival_settings(contender, place)}

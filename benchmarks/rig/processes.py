@@ -135,6 +135,19 @@ def tree(root: int) -> list[int]:
     return found
 
 
+@contextmanager
+def frozen(root: int) -> Iterator[None]:
+    """A process and all its descendants stand still for the time of the block."""
+    pids = tree(root)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
 def pin_hosts(root: int, cpus: frozenset[int]) -> None:
     """Move all threads of the model hosts under the root to these CPUs; threads that they start later stay there."""
     for pid in tree(root) if cpus else []:

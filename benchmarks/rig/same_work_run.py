@@ -22,6 +22,7 @@ from rig.backlog import APPLICATION, PARTITIONS, Ends, Shape
 from rig.contenders import IN_A_HURRY, Contender
 from rig.flood import TopicRecord, produce
 from rig.predictions import DecisionFields, decisions
+from rig.processes import frozen
 from rig.systems import Place
 from rig.tasks import Task
 from rig.throughput_run import Command, Span, last_words, outcome, started
@@ -132,7 +133,8 @@ def same_work_done(
     with started(*command, place) as process:
         before = Span(process, broker, place.cpus, 0, ends.predictions)
         before.watch(first, limit_s)
-        produce(place.connection, workload.later)
+        with frozen(process.pid):  # or much would be answered before all is written
+            produce(place.connection, workload.later)
         span = Span(process, broker, place.cpus, contender.reads_ahead, lambda: ends.predictions() - first)
         span.note = before.note
         span.watch(expected - first, limit_s)
