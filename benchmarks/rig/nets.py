@@ -46,10 +46,10 @@ class Net:
         labels: NDArray[np.int64] = values.argmax(axis=1)
         return labels
 
-    def write(self) -> Path:
+    def write(self, folder: Path = FOLDER) -> Path:
         """The net as an ONNX file from `input` to `label`."""
-        FOLDER.mkdir(exist_ok=True)
-        path = FOLDER / f"net-{self.version}.onnx"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"net-{self.version}.onnx"
         path.write_bytes(self._onnx())
         return path
 

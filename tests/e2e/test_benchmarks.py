@@ -13,11 +13,12 @@ SYSTEMS = {
     *(f"{name}-pass-through" for name in ("quix", "faust", "faststream", "mlserver")),
     *SAME_WORK,
     *("bare-router-json", "colocated-json", "separate-msgpack", "vote-json", "late-json"),
+    *("kafka-streams-net", "flink-net", "net-json"),
 }
 SERVERS = {
     *("mlserver", "bentoml", "ray-serve", "fastapi", "bare", "gateway", "gateway-packed", "colocated", "separate")
 }
-ABSENT = {"bytewax", "quix", "faststream", "mlserver", "bentoml", "ray"}
+ABSENT = {"bytewax", "quix", "faststream", "mlserver", "bentoml", "ray", "kafka", "flink"}
 """Rivals whose packages are not among the development dependencies: the benchmarks install them, not the tests."""
 
 
