@@ -15,9 +15,10 @@ router (`colocated`) or in a host (`separate`), cold cache; the same with half a
 Crayfish (EDBT 2024) has them: ours with the whole work beside Kafka Streams and Flink, which call the net and no more,
 after half of the backlog has warmed up their JVM.
 
-The backlog is written first and the system started then (`same-work` and ours of `net` stand still meanwhile), so that no generator is part of what is measured. Rate: from
-the end offsets of the predictions between the 5 % and the 95 % mark; where a system works on many queries at once, so
-many are left out at both ends. CPU: from /proc over the same span, by process.
+The backlog is written first and the system started then, so that no generator is part of what is measured; a system
+that learns stands still meanwhile. Rate: from the end offsets of the predictions between the 5 % and the 95 % mark;
+where a system works on many queries at once, so many are left out at both ends. CPU: from /proc over the same span, by
+process.
 One CPU for the process under measurement, one for broker and benchmark, and for the host of `separate`; more where
 there are more. Afterwards every prediction is read: missing, duplicate and wrong ones are told.
 """
