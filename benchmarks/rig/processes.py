@@ -146,7 +146,8 @@ def frozen(root: int) -> Iterator[None]:
         yield
     finally:
         for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def pin_hosts(root: int, cpus: frozenset[int]) -> None:
