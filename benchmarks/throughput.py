@@ -13,7 +13,7 @@ the deadline, and feedback that moves the weights (`rivals/same_work.py`). Ours:
 router (`colocated`) or in a host (`separate`), cold cache; the same with half and nine tenths of the rows asked before
 (`cached`); 16 rows a record (`packed`). `net` have images of 784 numbers and a net of 28,000 parameters in ONNX, as
 Crayfish (EDBT 2024) has them: ours with the whole work beside Kafka Streams and Flink, which call the net and no more,
-after half of the backlog has warmed up their JVM.
+after three fifths of the backlog have warmed up their JVM.
 
 The backlog is written first and the system started then, so that no generator is part of what is measured; a system
 that learns stands still meanwhile. Rate: from the end offsets of the predictions between the 5 % and the 95 % mark;

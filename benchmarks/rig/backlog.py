@@ -37,7 +37,8 @@ class Shape:
         encoding: `json`, `msgpack` (numbers as float32 arrays), `msgpack-bytes` (a row as its 256 bytes), or `v2`
             (inference requests as MLServer reads them).
         rows_each: Rows in a record; 1: `input`, more: `inputs`.
-        repeat_ratio: Share of queries from `REPEATS_FROM` on whose row is one of `HOT_ROWS`.
+        repeat_ratio: Share of queries from `REPEATS_FROM` on whose row is one of `HOT_ROWS`; where the same work is
+            done, of the later queries whose row is one of the earlier ones.
         task: What rows and models are.
     """
 

@@ -202,8 +202,8 @@ def _nets(msgpack: str) -> list[Contender]:
         Contender(
             name=f"{name}-net",
             main=main,
-            share=0.5,
-            warm_up=0.5,
+            share=0.75,
+            warm_up=0.6,
             leaves_out=f"{FRAMEWORK}; one row a model call",
             shape=Shape(task=IMAGES),
         )
@@ -321,7 +321,7 @@ INSTALL_S = 400.0
 
 
 class NotInstalled(RuntimeError):
-    """The environment could not be made; the end of pip's own words says why."""
+    """It could not be made; a line of pip's or Maven's own words says why."""
 
 
 def rival_python(package: str, suffix: str = "", *, install: bool = True) -> Path:
@@ -378,8 +378,8 @@ def _make(tool: str, command: list[str]) -> None:
     except subprocess.TimeoutExpired as error:
         raise NotInstalled(f"{tool} did not end within {INSTALL_S:.0f} s") from error
     if done.returncode:
-        words = [line for line in (done.stderr.strip() or done.stdout.strip()).splitlines() if "[Help" not in line]
-        raise NotInstalled(f"{tool}: {(words or ['no words'])[-1]}")
+        words = [line for line in f"{done.stdout}{done.stderr}".splitlines() if line.strip()] or ["no words"]
+        raise NotInstalled(f"{tool}: {next((line for line in words if 'ERROR' in line), words[-1])}")
 
 
 JAVA = RIVALS / "java"
