@@ -68,7 +68,7 @@ format: $(STAMP) ## Format, and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix-only .
 
-rivals: $(STAMP) ## Install the systems that benchmarks compare with, each into an environment of its own
+rivals: $(STAMP) ## Install the systems that benchmarks compare with, each into an environment of its own; Java's where mvn is
 	cd benchmarks && $(CURDIR)/$(BIN)/python -m rig.contenders
 
 bench: $(STAMP) ## All benchmarks (BENCH=latency is benchmarks/latency.py alone, ARGS="--help" lists options)

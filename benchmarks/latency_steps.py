@@ -56,12 +56,14 @@ def steps(
     """Every step on one system; a pipeline fills `rates`, and its echo gets the same."""
     with SYSTEMS[system](place) as roots:
         if not rates:
-            most = said({"system": system, "load": SATURATION, **loaded(saturating(options), place, roots, broker)})
+            most = said(
+                {"system": system, "load": SATURATION, **loaded(saturating(system, 1, options), place, roots, broker)}
+            )
             highest = max(LEAST_PER_S, MOST_SHARE * (most["throughput_per_s"] or 0.0))
             rates += np.geomspace(LEAST_PER_S, highest, options.steps).round().tolist()
         for seed, rate in enumerate(rates, 2):
             tick_s = TICK_S if rate >= TICKS_FROM_PER_S else 0.0
-            plan = paced("digits", rate, seed, options, tick_s)
+            plan = paced(system, "digits", rate, seed, options, tick_s)
             yield said({"system": system, "rate": rate, **loaded(plan, place, roots, broker)})
 
 

@@ -11,11 +11,14 @@ go into environments of their own, made on first use. `pass-through` are the flo
 `same-work` do what ours does: dedupe by id, Exp3 over two models with the logged propensity, a cache, the default at
 the deadline, and feedback that moves the weights (`rivals/same_work.py`). Ours: the model in the
 router (`colocated`) or in a host (`separate`), cold cache; the same with half and nine tenths of the rows asked before
-(`cached`); 16 rows a record (`packed`).
+(`cached`); 16 rows a record (`packed`). `net` have images of 784 numbers and a net of 28,000 parameters in ONNX, as
+Crayfish (EDBT 2024) has them: ours with the whole work beside Kafka Streams and Flink, which call the net and no more,
+after three fifths of the backlog have warmed up their JVM.
 
-The backlog is written first and the system started then, so that no generator is part of what is measured. Rate: from
-the end offsets of the predictions between the 5 % and the 95 % mark; where a system works on many queries at once, so
-many are left out at both ends. CPU: from /proc over the same span, by process.
+The backlog is written first and the system started then, so that no generator is part of what is measured; a system
+that learns stands still meanwhile. Rate: from the end offsets of the predictions between the 5 % and the 95 % mark;
+where a system works on many queries at once, so many are left out at both ends. CPU: from /proc over the same span, by
+process.
 One CPU for the process under measurement, one for broker and benchmark, and for the host of `separate`; more where
 there are more. Afterwards every prediction is read: missing, duplicate and wrong ones are told.
 """
@@ -32,7 +35,7 @@ from rig.session import finish, parsed, said, session, system_options
 from rig.throughput_run import backlog_answered, competed, warm_up
 
 OURS_IN_QUICK = (
-    "colocated-same-work", "colocated-json", "separate-msgpack", "vote-json", "late-json",
+    "colocated-same-work", "colocated-json", "separate-msgpack", "vote-json", "late-json", "net-json",
 )  # fmt: skip
 QUICK_RECORDS, LEAST_RECORDS = 2_000, 2_000
 QUICK_LIMIT_S = 300.0
@@ -57,6 +60,7 @@ LOOPS = {
 }
 """What a row costs at most, in what it costs a loop that calls the model and remembers nothing."""
 PASS_THROUGH_BOUNDS = {"bytewax": 0.7, "faststream": 1.3, "quix": 1.3, "faust": 10.0}
+NET_BOUNDS = {"net-json": ("JSON", 2.0), "net-msgpack": ("msgpack", 2.0)}
 SAME_WORK_RIVALS = ("bytewax", "quix", "faust")
 LEAST_AHEAD = 2.5
 """A backlog has at least so many times the queries that are left out at each end."""
@@ -146,6 +150,15 @@ def targets(found: Summary) -> list[Target]:
             min((one for one in same if one is not None), default=None),
             at_least,
             2.0,
+        ),
+        *(
+            _target(
+                f"images, a net, {what}: rows per CPU second, x Kafka Streams, which only calls the net",
+                ratio(name, "kafka-streams-net", "rows per CPU s"),
+                at_least,
+                bound,
+            )
+            for name, (what, bound) in NET_BOUNDS.items()
         ),
     ]
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from models import INPUTS, digits
+from numpy.typing import NDArray
 from rig.flood import TopicEnd, TopicRecord, produce
 from rig.predictions import records_from
+from rig.tasks import DIGITS, Task
 
 from clipper_loadgen.script import encode_input
 from clipper_topics.catalogue import Catalogue
@@ -36,12 +37,24 @@ class Shape:
         encoding: `json`, `msgpack` (numbers as float32 arrays), `msgpack-bytes` (a row as its 256 bytes), or `v2`
             (inference requests as MLServer reads them).
         rows_each: Rows in a record; 1: `input`, more: `inputs`.
-        repeat_ratio: Share of queries from `REPEATS_FROM` on whose row is one of `HOT_ROWS`.
+        repeat_ratio: Share of queries from `REPEATS_FROM` on whose row is one of `HOT_ROWS`; where the same work is
+            done, of the later queries whose row is one of the earlier ones.
+        task: What rows and models are.
     """
 
     encoding: str = "json"
     rows_each: int = 1
     repeat_ratio: float = 0.0
+    task: Task = DIGITS
+
+    @property
+    def headers(self) -> list[tuple[str, bytes]]:
+        """Of each record."""
+        return {"json": [], "v2": V2_HEADERS}.get(self.encoding, MSGPACK_HEADERS)
+
+    def encode(self, query_id: str, pack: NDArray[np.float64], application: str = APPLICATION) -> bytes:
+        """A query about some rows as bytes."""
+        return ENCODERS[self.encoding](query_id, pack, application)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,53 +78,52 @@ class Backlog:
 
 @lru_cache(maxsize=4)
 def make_backlog(shape: Shape, records: int) -> Backlog:
-    """Numbers are thousandths, six characters in JSON; no row comes twice but the repeats. The seed is fixed."""
-    rng = np.random.default_rng(11)
-    rows = rng.integers(0, 1_000, (records * shape.rows_each, INPUTS)) / 1_000.0
+    """No row comes twice but the repeats. The seed is fixed."""
+    rng, task = np.random.default_rng(11), shape.task
+    rows = task.rows(rng, records * shape.rows_each)
     if shape.repeat_ratio:
         hot = np.flatnonzero(rng.random(len(rows)) < shape.repeat_ratio)
         hot = hot[hot >= REPEATS_FROM]
         # of the same partition: clients send an input always to the same one, where its output is cached
         rows[hot] = rows[rng.integers(0, HOT_ROWS // PARTITIONS, len(hot)) * PARTITIONS + hot % PARTITIONS]
     ids = [f"{index % PARTITIONS}-00c1a55e{index:08x}" for index in range(records)]
-    packs = rows.reshape(records, shape.rows_each, INPUTS)
-    encode = ENCODERS[shape.encoding]
+    packs = rows.reshape(records, shape.rows_each, task.inputs)
     return Backlog(
-        values=[encode(query_id, pack) for query_id, pack in zip(ids, packs, strict=True)],
+        values=[shape.encode(query_id, pack) for query_id, pack in zip(ids, packs, strict=True)],
         ids=ids,
-        labels=digits(rows.astype(np.float32)).reshape(records, -1).tolist(),
-        headers={"json": [], "v2": V2_HEADERS}.get(shape.encoding, MSGPACK_HEADERS),
+        labels=task.labels(rows).reshape(records, -1).tolist(),
+        headers=shape.headers,
         rows_each=shape.rows_each,
     )
 
 
-def _json_query(query_id: str, pack: Any) -> bytes:
+def _json_query(query_id: str, pack: Any, application: str) -> bytes:
     field, rows = ("input", pack[0]) if len(pack) == 1 else ("inputs", pack)
-    return _json({"query_id": query_id, "application": APPLICATION, field: rows.tolist()})
+    return _json({"query_id": query_id, "application": application, field: rows.tolist()})
 
 
-def _msgpack_query(query_id: str, pack: Any) -> bytes:
-    return _msgpack_record(query_id, [encode_input(row.tolist(), MSGPACK) for row in pack])
+def _msgpack_query(query_id: str, pack: Any, application: str) -> bytes:
+    return _msgpack_record(query_id, [encode_input(row.tolist(), MSGPACK) for row in pack], application)
 
 
-def _bytes_query(query_id: str, pack: Any) -> bytes:
-    return _msgpack_record(query_id, [_msgpack(row.astype("<f4").tobytes()) for row in pack])
+def _bytes_query(query_id: str, pack: Any, application: str) -> bytes:
+    return _msgpack_record(query_id, [_msgpack(row.astype("<f4").tobytes()) for row in pack], application)
 
 
-def _msgpack_record(query_id: str, rows: list[bytes]) -> bytes:
+def _msgpack_record(query_id: str, rows: list[bytes], application: str) -> bytes:
     """A map of three fields, the last one given as encoded rows."""
-    texts = ["query_id", query_id, "application", APPLICATION, "input" if len(rows) == 1 else "inputs"]
+    texts = ["query_id", query_id, "application", application, "input" if len(rows) == 1 else "inputs"]
     # the header of an array, from an array of as many nils of one byte each
     header = b"" if len(rows) == 1 else _msgpack([None] * len(rows))[: -len(rows)]
     return b"".join((b"\x83", *map(_msgpack, texts), header, *rows))
 
 
-def _v2_request(query_id: str, pack: Any) -> bytes:
-    row = {"name": "predict", "shape": [1, INPUTS], "datatype": "FP32", "data": pack[0].tolist()}
+def _v2_request(query_id: str, pack: Any, _: str) -> bytes:
+    row = {"name": "predict", "shape": [*pack.shape], "datatype": "FP32", "data": pack[0].tolist()}
     return _json({"id": query_id, "inputs": [row]})
 
 
-ENCODERS: dict[str, Callable[[str, Any], bytes]] = {
+ENCODERS: dict[str, Callable[[str, Any, str], bytes]] = {
     "json": _json_query,
     "msgpack": _msgpack_query,
     "msgpack-bytes": _bytes_query,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,12 +13,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rig.backlog import APPLICATION, Shape
+from rig.nets import NETS
 from rig.systems import HERE, NO_DEADLINE_MS, Place
+from rig.tasks import IMAGES
 
 from clipper_agents.settings.sections import RouterSection
 
 IN_FLIGHT = RouterSection().max_in_flight
 PACK = 16
+IMAGES_IN_FLIGHT = 5_000
+"""An image is as long as twelve of the other rows: fewer at once make a span of a backlog that fits into memory."""
 IN_A_HURRY, HURRY_MS = "digits-50ms", 50
 """An application whose queries are past their deadline when a system starts."""
 LOOP_AHEAD = 16_000
@@ -38,10 +43,12 @@ class Contender:
         script: Words after the interpreter of a rival's environment; empty for ours.
         package: What the rival imports.
         environment: Suffix of the rival's environment.
+        main: Class of a rival in Java.
         config: File in `configs/`; empty for rivals.
         settings: More of them, as for `clipper-stream up --set`.
         reads_ahead: Queries that it may have worked on beyond those answered: so many are left out at both ends of the
             span, as the work for the first was done before it and the work for the last would be missing in it.
+        warm_up: Share of the records that is answered before the span: a JVM compiles its hot paths.
         reads_from_end: It only reads what comes after its start.
         yardstick: Our own router without Faust, by our own interpreter.
         default_ratio: Share of the queries that are to get the default.
@@ -56,9 +63,11 @@ class Contender:
     script: tuple[str, ...] = ()
     package: str = ""
     environment: str = ""
+    main: str = ""
     config: str = ""
     settings: tuple[str, ...] = ()
     reads_ahead: int = 0
+    warm_up: float = 0.0
     reads_from_end: bool = False
     yardstick: bool = False
     default_ratio: float = 0.0
@@ -66,6 +75,7 @@ class Contender:
     shares_weights: bool = False
 
 
+REPEATING = Shape(repeat_ratio=0.5)
 PASS_THROUGH, SAME_WORK = "-pass-through", "-same-work"
 """Ends of names: a rival that calls the model and no more, and a contender that does the whole work."""
 
@@ -103,6 +113,7 @@ def contenders(msgpack: str) -> dict[str, Contender]:
         *_rivals(msgpack),
         *_same_work(),
         _yardstick(),
+        *_nets(msgpack),
         *(each for encoding in ("json", msgpack) for each in _ours(encoding)),
         _ours_one("vote-json", "vote.toml", Shape()),
         replace(_ours_one("late-json", "late.toml", Shape()), default_ratio=1.0),
@@ -150,12 +161,13 @@ def _faust(module: str) -> tuple[str, ...]:
 
 def _same_work() -> list[Contender]:
     confluent = _same("confluent", "confluent_kafka", 0.5, "state over a restart, exactly once, timers of deadlines")
+    ours = _ours_one(f"colocated{SAME_WORK}", "same-work.toml", REPEATING)
     return [
         replace(confluent, shares_weights=True),
         _same("bytewax", "bytewax", 0.5, "batches across keys, exactly once, shared weights"),
         _same("quix", "quixstreams", 0.05, "batches, timers of deadlines, shared weights"),
         _same("faust", "faust", 0.025, "batches, expiry, exactly once, timers of deadlines, shared weights"),
-        replace(_ours_one(f"colocated{SAME_WORK}", "same-work.toml", Shape()), same_work=True, shares_weights=True),
+        replace(ours, same_work=True, shares_weights=True),
     ]
 
 
@@ -168,7 +180,7 @@ def _same(name: str, package: str, share: float, leaves_out: str) -> Contender:
         package=package,
         share=share,
         leaves_out=leaves_out,
-        shape=Shape(),
+        shape=REPEATING,
         same_work=True,
     )
 
@@ -182,6 +194,32 @@ def _yardstick() -> Contender:
         reads_ahead=IN_FLIGHT,
         yardstick=True,
     )
+
+
+def _nets(msgpack: str) -> list[Contender]:
+    """A net and images: rivals in Java, which call it, and ours, with the whole work."""
+    java = [
+        Contender(
+            name=f"{name}-net",
+            main=main,
+            share=0.75,
+            warm_up=0.6,
+            leaves_out=f"{FRAMEWORK}; one row a model call",
+            shape=Shape(task=IMAGES),
+        )
+        for name, main in (("kafka-streams", "KafkaStreamsNet"), ("flink", "FlinkNet"))
+    ]
+    ours = [
+        _ours_one(
+            f"net-{encoding.removesuffix('-bytes')}",
+            "net.toml",
+            Shape(encoding, task=IMAGES),
+            IMAGES_IN_FLIGHT,
+            share=0.4,
+        )
+        for encoding in ("json", msgpack)
+    ]
+    return [*java, *(replace(each, same_work=True, shares_weights=True) for each in ours)]
 
 
 def _ours(encoding: str) -> list[Contender]:
@@ -208,6 +246,12 @@ def command_of(contender: Contender, place: Place, *, install: bool) -> tuple[li
         NotInstalled: a rival whose environment could not be made.
     """
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    if contender.shape.task is IMAGES:
+        first, *_ = [net.write() for net in NETS.values()]
+        environ["RIVAL_MODEL"] = str(first)
+    if contender.main:
+        command = java_rival(contender.main, install=install)
+        return command, {**environ, **_rival_settings(contender, place)}
     if contender.config:
         path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
         return _up(contender, place), {**environ, "PYTHONPATH": path}
@@ -277,7 +321,7 @@ INSTALL_S = 400.0
 
 
 class NotInstalled(RuntimeError):
-    """The environment could not be made; the end of pip's own words says why."""
+    """It could not be made; a line of pip's or Maven's own words says why."""
 
 
 def rival_python(package: str, suffix: str = "", *, install: bool = True) -> Path:
@@ -325,14 +369,49 @@ def _install(folder: Path, requirements: Path, constraints: Path) -> None:
         "--constraint",
         str(constraints),
     ]
+    _make("pip", command)
+
+
+def _make(tool: str, command: list[str]) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=INSTALL_S)
     except subprocess.TimeoutExpired as error:
-        raise NotInstalled(f"pip did not end within {INSTALL_S:.0f} s") from error
+        raise NotInstalled(f"{tool} did not end within {INSTALL_S:.0f} s") from error
     if done.returncode:
-        raise NotInstalled(f"pip: {(done.stderr.strip().splitlines() or ['no words'])[-1]}")
+        words = [line for line in f"{done.stdout}{done.stderr}".splitlines() if line.strip()] or ["no words"]
+        raise NotInstalled(f"{tool}: {next((line for line in words if 'ERROR' in line), words[-1])}")
+
+
+JAVA = RIVALS / "java"
+
+
+def java_rival(main: str, *, install: bool = True) -> list[str]:
+    """The command of a rival in Java; it is compiled where that was not done, or not with these files.
+
+    Args:
+        main: Its class.
+        install: False: only what is there already.
+
+    Raises:
+        NotInstalled: it is not there, and could not be made.
+    """
+    if missing := [tool for tool in ("java", "javac", "mvn") if shutil.which(tool) is None]:
+        raise NotInstalled(f"not installed here: {', '.join(missing)}")
+    files = [JAVA / "pom.xml", *sorted(JAVA.glob("src/main/java/*.java"))]
+    wanted, target = "".join(file.read_text() for file in files), JAVA / "target"
+    built = target / "built.txt"
+    if not built.exists() or built.read_text() != wanted:
+        if not install:
+            raise NotInstalled("the rivals in Java are not installed here: run without --no-install")
+        print("compiling rivals/java (once) ...", file=sys.stderr, flush=True)
+        _make("mvn", ["mvn", "-q", "-B", "-f", str(JAVA / "pom.xml"), "clean", "compile"])
+        built.write_text(wanted)
+    path = os.pathsep.join([str(target / "classes"), str(target / "dependency" / "*")])
+    return ["java", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", path, main]
 
 
 if __name__ == "__main__":
     for requirements in sorted(RIVALS.glob("requirements*.txt")):
         rival_python("", requirements.stem.removeprefix("requirements"))
+    if shutil.which("mvn"):
+        java_rival("KafkaStreamsNet")

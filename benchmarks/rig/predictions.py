@@ -94,13 +94,14 @@ class DecisionFields(msgspec.Struct):
     missing: list[Any] = []
 
 
-_decode = msgspec.json.Decoder(DecisionFields).decode
+_decode = codec.Codec(DecisionFields).decode
 
 
 def decisions(place: Place) -> list[DecisionFields]:
     """All predictions on the topic, in which nothing else is written any more."""
     starts = [0] * place.catalogue.partitions
-    return [_decode(record.value()) for record in records_from(place.connection, place.catalogue.predictions, starts)]
+    records = records_from(place.connection, place.catalogue.predictions, starts)
+    return [_decode(record.value(), record.headers() or ()) for record in records]
 
 
 def shares(found: list[DecisionFields], right: Any) -> dict[str, float | None]:

@@ -14,6 +14,7 @@ from pathlib import Path
 READY_S = 180.0
 """More than the 150 s that a worker has to become ready: on a busy machine the pipeline itself says what is wrong."""
 END_S = 30.0
+ROLES = {"router", "host", "echo", "KafkaStreamsNet", "FlinkNet"}
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 """The kernel counts CPU time in steps of 1/TICKS_PER_S, so 10 ms."""
 
@@ -135,6 +136,20 @@ def tree(root: int) -> list[int]:
     return found
 
 
+@contextmanager
+def frozen(root: int) -> Iterator[None]:
+    """A process and all its descendants stand still for the time of the block."""
+    pids = tree(root)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
 def pin_hosts(root: int, cpus: frozenset[int]) -> None:
     """Move all threads of the model hosts under the root to these CPUs; threads that they start later stay there."""
     for pid in tree(root) if cpus else []:
@@ -163,9 +178,9 @@ def spent_by_role(before: Mapping[tuple[str, int], float], after: Mapping[tuple[
 
 
 def role(pid: int) -> str:
-    """`router`, `host`, `echo` or `supervisor`, by the command line."""
+    """`router`, `host`, `echo`, the class of a rival in Java, or `supervisor`, by the command line."""
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    return next((word for word in words if word in {"router", "host", "echo"}), "supervisor")
+    return next((word for word in words if word in ROLES), "supervisor")
 
 
 def _all_stats() -> Iterator[tuple[int, list[str]]]:

@@ -17,15 +17,16 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from models import INPUTS
 from numpy.typing import NDArray
-from rig.backlog import APPLICATION, PARTITIONS, Ends
+from rig.backlog import APPLICATION, PARTITIONS, Ends, Shape
 from rig.contenders import IN_A_HURRY, Contender
 from rig.flood import TopicRecord, produce
 from rig.predictions import DecisionFields, decisions
+from rig.processes import frozen
 from rig.systems import Place
+from rig.tasks import Task
 from rig.throughput_run import Command, Span, last_words, outcome, started
-from rivals.same_work import DEFAULT_OUTPUT, ETA, EXPLORATION, MODELS, propensities
+from rivals.same_work import DEFAULT_OUTPUT, ETA, EXPLORATION, propensities
 
 from clipper_stream.selection.policies.exp3 import Exp3
 from clipper_stream.selection.state import SelectionState
@@ -33,9 +34,8 @@ from clipper_topics.catalogue import Catalogue
 
 EARLIER = 5
 """One in so many queries is answered before."""
-KNOWN_ROW, REPEATED, TWICE, OVERDUE = 2, 20, 10, 50
-"""One in so many: later rows that came before, earlier ids asked again, feedbacks sent twice, earlier queries that are
-past their deadline."""
+REPEATED, TWICE, OVERDUE = 20, 10, 50
+"""One in so many: earlier ids asked again, feedbacks sent twice, earlier queries that are past their deadline."""
 LOOK_S = 0.5
 PRECISION = 1e-6
 """Of a propensity: the order of a sum is not the same in all systems."""
@@ -60,21 +60,22 @@ class Workload:
     truths: Mapping[str, int]
 
 
-def make_workload(catalogue: Catalogue, count: int) -> Workload:
+def make_workload(catalogue: Catalogue, count: int, shape: Shape) -> Workload:
     """A workload of so many queries; the seed is fixed."""
-    rng = np.random.default_rng(13)
+    rng, task = np.random.default_rng(13), shape.task
     first = count // EARLIER
-    rows = rng.integers(0, 1_000, (count, INPUTS)) / 1_000.0
-    known = np.arange(first, count)[rng.integers(0, KNOWN_ROW, count - first) == 0]
+    rows = task.rows(rng, count)
+    known = np.arange(first, count)[rng.random(count - first) < shape.repeat_ratio]
     rows[known] = rows[rng.integers(0, first // PARTITIONS, len(known)) * PARTITIONS + known % PARTITIONS]
     ids = [_query_id(index) for index in range(count)]
-    labels = dict(zip(ids, _labels(rows), strict=True))
+    labels = dict(zip(ids, _labels(task, rows), strict=True))
+    best = next(iter(task.models))
     overdue = {*ids[:first:OVERDUE]}
     queries = [
-        _query(catalogue, query_id, row, IN_A_HURRY if query_id in overdue else APPLICATION)
+        _query(catalogue, shape, query_id, row, IN_A_HURRY if query_id in overdue else APPLICATION)
         for query_id, row in zip(ids, rows, strict=True)
     ]
-    truths = {query_id: labels[query_id]["digits:1"] for query_id in ids[:first] if query_id not in overdue}
+    truths = {query_id: labels[query_id][best] for query_id in ids[:first] if query_id not in overdue}
     others = [*_feedback(catalogue, truths), *queries[:first:REPEATED]]
     return Workload(
         earlier=queries[:first],
@@ -89,16 +90,16 @@ def _query_id(index: int) -> str:
     return f"{index % PARTITIONS}-00c1a55e{index:08x}"
 
 
-def _labels(rows: NDArray[np.float64]) -> list[dict[str, int]]:
-    by_model = [model(rows.astype(np.float32)).tolist() for model in MODELS.values()]
-    return [dict(zip(MODELS, labels, strict=True)) for labels in zip(*by_model, strict=True)]
+def _labels(task: Task, rows: NDArray[np.float64]) -> list[dict[str, int]]:
+    by_model = [task.labels(rows, model).tolist() for model in task.models]
+    return [dict(zip(task.models, labels, strict=True)) for labels in zip(*by_model, strict=True)]
 
 
 def _query(
-    catalogue: Catalogue, query_id: str, row: NDArray[np.float64], application: str = APPLICATION
+    catalogue: Catalogue, shape: Shape, query_id: str, row: NDArray[np.float64], application: str = APPLICATION
 ) -> TopicRecord:
-    value = msgspec.json.encode({"query_id": query_id, "application": application, "input": row.tolist()})
-    return TopicRecord(catalogue.queries, _partition(query_id), query_id, value)
+    value = shape.encode(query_id, row[None], application)
+    return TopicRecord(catalogue.queries, _partition(query_id), query_id, value, shape.headers)
 
 
 def _partition(query_id: str) -> int:
@@ -126,13 +127,14 @@ def same_work_done(
     contender: Contender, place: Place, broker: list[int], records: int, ends: Ends, command: Command, limit_s: float
 ) -> dict[str, Any]:
     """Figures of the later queries, and whether all of the work was done."""
-    workload = make_workload(place.catalogue, records)
+    workload = make_workload(place.catalogue, records, contender.shape)
     produce(place.connection, workload.earlier)
     first, expected = len(workload.earlier), workload.records.total()
     with started(*command, place) as process:
         before = Span(process, broker, place.cpus, 0, ends.predictions)
         before.watch(first, limit_s)
-        produce(place.connection, workload.later)
+        with frozen(process.pid):  # or much would be answered before all is written
+            produce(place.connection, workload.later)
         span = Span(process, broker, place.cpus, contender.reads_ahead, lambda: ends.predictions() - first)
         span.note = before.note
         span.watch(expected - first, limit_s)
@@ -146,7 +148,7 @@ def _checked(contender: Contender, place: Place, workload: Workload, limit_s: fl
     """What stands in the log, looked at until it is complete: commits, and the last feedback, come a little later."""
     give_up_s = time.monotonic() + limit_s
     for number in itertools.count():
-        last = last_queries(place.catalogue, number)
+        last = last_queries(place.catalogue, number, contender.shape)
         produce(place.connection, last)
         time.sleep(LOOK_S)
         checked = check(decisions(place), workload, last, contender)
@@ -155,9 +157,10 @@ def _checked(contender: Contender, place: Place, workload: Workload, limit_s: fl
     return checked
 
 
-def last_queries(catalogue: Catalogue, number: int) -> list[TopicRecord]:
+def last_queries(catalogue: Catalogue, number: int, shape: Shape) -> list[TopicRecord]:
     """A query to each partition whose propensity tells what was learned."""
-    return [_query(catalogue, f"{partition}-last{number}", np.zeros(INPUTS)) for partition in range(PARTITIONS)]
+    row = np.zeros(shape.task.inputs)
+    return [_query(catalogue, shape, f"{partition}-last{number}", row) for partition in range(PARTITIONS)]
 
 
 def check(
@@ -210,7 +213,7 @@ def _learned(answers: Mapping[str, list[DecisionFields]], last: str, workload: W
     losses = [
         (_model(one), one.models[0]["propensity"], one.output != workload.truths[one.query_id]) for one in counted
     ]
-    expected = _library_exp3(losses) if contender.config else _textbook_exp3(losses)
+    expected = _library_exp3(losses, [*contender.shape.task.models]) if contender.config else _textbook_exp3(losses)
     return any(abs(one.models[0]["propensity"] - expected[_model(one)]) < PRECISION for one in answers.get(last, []))
 
 
@@ -225,8 +228,8 @@ def _textbook_exp3(losses: Losses) -> dict[str, float]:
     return propensities(sums)
 
 
-def _library_exp3(losses: Losses) -> dict[str, float]:
+def _library_exp3(losses: Losses, models: list[str]) -> dict[str, float]:
     policy, state = Exp3(eta=ETA, exploration=EXPLORATION), SelectionState()
     for model, propensity, loss in losses:
         state = policy.observe(state, {model: float(loss)}, {model: propensity})
-    return {one.models[0]: one.propensities[0] for one in policy.prepare(state, [*MODELS]).decisions}
+    return {one.models[0]: one.propensities[0] for one in policy.prepare(state, models).decisions}

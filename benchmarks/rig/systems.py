@@ -39,21 +39,28 @@ class Place:
     logs: Path
 
 
-@contextmanager
-def rival(place: Place, *roles: str) -> Iterator[list[int]]:
+def echo(place: Place, *roles: str) -> AbstractContextManager[list[int]]:
     """`rivals/echo.py` in these roles; the process ids."""
+    script, words = str(HERE / "rivals" / "echo.py"), [place.connection.bootstrap, place.catalogue.prefix]
+    return rival(place, {role: [sys.executable, script, role, *words] for role in roles}, os.environ)
+
+
+@contextmanager
+def rival(place: Place, commands: Mapping[str, list[str]], environ: Mapping[str, str]) -> Iterator[list[int]]:
+    """Processes that say `ready`, by the names of their logs; the process ids."""
     asyncio.run(ensure_topics(place.connection, place.catalogue, [ECHO_MODEL]))
     try:
         with ExitStack() as stack:
-            yield [stack.enter_context(_echo(place, role)).pid for role in roles]
+            yield [
+                stack.enter_context(running(command, _log_file(place, name), environ, place.cpus.system)).pid
+                for name, command in commands.items()
+            ]
     finally:
         asyncio.run(_remove(place))
 
 
-def _echo(place: Place, role: str) -> AbstractContextManager:
-    script = str(HERE / "rivals" / "echo.py")
-    command = [sys.executable, script, role, place.connection.bootstrap, place.catalogue.prefix]
-    return running(command, place.logs / f"{place.catalogue.prefix}-{role}.log", os.environ, place.cpus.system)
+def _log_file(place: Place, name: str) -> Path:
+    return place.logs / f"{place.catalogue.prefix}-{name}.log"
 
 
 @contextmanager
@@ -87,9 +94,8 @@ def served(place: Place, config: str, *assignments: str) -> Iterator[list[int]]:
     ]
     options = [word for setting in settings for word in ("--set", setting)]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
-    log_file = place.logs / f"{catalogue.prefix}-{Path(config).name}.log"
     command = [*program, "--bootstrap", place.connection.bootstrap, *options]
-    with running(command, log_file, environ, place.cpus.system) as process:
+    with running(command, _log_file(place, Path(config).name), environ, place.cpus.system) as process:
         yield [process.pid]
 
 
@@ -141,9 +147,9 @@ async def _remove(place: Place) -> None:
 
 
 SYSTEMS: dict[str, Callable[[Place], AbstractContextManager[list[int]]]] = {
-    "echo": lambda place: rival(place, "echo"),
+    "echo": lambda place: echo(place, "echo"),
     "colocated": lambda place: pipeline(place, "colocated.toml"),
-    "echo-chain": lambda place: rival(place, "router", "host"),
+    "echo-chain": lambda place: echo(place, "router", "host"),
     "separate": lambda place: pipeline(place, "separate.toml"),
 }
 RIVAL_OF = {"colocated": "echo", "separate": "echo-chain"}

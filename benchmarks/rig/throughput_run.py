@@ -63,6 +63,7 @@ def backlog_answered(
     with started(*command, place) as process:
         probes = _probed(ends, backlog, process, limit_s) if contender.reads_from_end else 0
         span = Span(process, broker, place.cpus, contender.reads_ahead, lambda: ends.predictions() - probes)
+        span.low = max(LOW, contender.warm_up)
         span.watch(expected, limit_s)
         checked = ends.check(backlog, contender.reads_ahead)
         if checked["missing"] and not span.note:  # duplicates, or records that are no answers: wait for the rest
@@ -177,6 +178,7 @@ class Span:
         cpus: Where hosts belong.
         reads_ahead: Queries left out at both ends where that is more than the marks leave out.
         count: Predictions so far.
+        low: Share of them that the first mark leaves out.
     """
 
     process: subprocess.Popen[str]
@@ -184,13 +186,14 @@ class Span:
     cpus: Cpus
     reads_ahead: int
     count: Callable[[], int]
+    low: float = LOW
     looks: list[Look] = field(default_factory=list)
     end: Look | None = None
     note: str = ""
 
     def watch(self, expected: int, limit_s: float) -> None:
         """Until so many predictions are there, the process ends, or the time is over."""
-        low = max(LOW * expected, self.reads_ahead)
+        low = max(self.low * expected, self.reads_ahead)
         high = min(HIGH * expected, expected - self.reads_ahead)
         for at_s, count in self._counts(expected, limit_s):
             if count < low:

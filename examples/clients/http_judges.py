@@ -241,6 +241,23 @@ def judge_by_grpcurl(gateway: JudgedGateway) -> str:
     raise JudgeFailed("a model that is not there was answered")
 
 
+def judge_by_flink(gateway: JudgedGateway) -> str:
+    """`ML_PREDICT` of Flink SQL asks two rows by Flink's provider for Triton."""
+    if missing := [tool for tool in ("java", "javac", "mvn") if shutil.which(tool) is None]:
+        raise ToolMissing(", ".join(missing))
+    program = gateway.folder / "flink"
+    shutil.copytree(Path(__file__).with_name("flink"), program)
+    try:
+        command_output("mvn", "-q", "-B", "-f", program / "pom.xml", "package", within_s=INSTALL_S)
+    except JudgeFailed as error:
+        raise ToolMissing(str(error)) from error
+    jars = f"{program}/target/dependency/*"
+    command_output("javac", "-cp", jars, "-d", program, *program.glob("*.java"))
+    printed = command_output("java", "-cp", f"{program}{os.pathsep}{jars}", "MlPredict", gateway.url, APPLICATION)
+    check_equal("what Flink printed", sorted(printed.splitlines()), ["1 6.0", "2 15.0"])
+    return ""
+
+
 # of what a valid request may be refused for, and an invalid header ignored for, the documents cannot say all
 SCHEMATHESIS = f"""\
 continue-on-failure = true
@@ -323,6 +340,7 @@ JUDGES: dict[str, Callable[[JudgedGateway], str]] = {
     "kserve": judge_by_kserve,
     "mlserver infer": judge_by_mlserver,
     "grpcurl": judge_by_grpcurl,
+    "Flink's ML_PREDICT": judge_by_flink,
     "schemathesis, own document": judge_by_own_document,
     "schemathesis, document of the protocol": judge_by_protocol_document,
 }

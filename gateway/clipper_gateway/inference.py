@@ -77,8 +77,8 @@ class Inference:
 
 
 def check_outputs(names: Iterable[str]) -> None:
-    """Raise a `Refusal` where another output is asked for than there is."""
-    if wrong := [name for name in names if name != OUTPUT]:
+    """Raise a `Refusal` where another output is asked for than there is, in small or capital letters."""
+    if wrong := [name for name in names if name.lower() != OUTPUT]:
         raise Refusal(400, f"output {shown(wrong[0])}: the only one is {OUTPUT!r}, ask for it or for none")
 
 

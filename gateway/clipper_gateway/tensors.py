@@ -104,7 +104,7 @@ def rows_of(tensor: Tensor, spec: InputSpec, most_rows: int = MOST_ROWS) -> list
 
     Numbers are nested as the spec says, or are bytes where they came so; other rows are text or `{"base64": ...}`.
     """
-    if tensor.name != INPUT:
+    if tensor.name.lower() != INPUT:  # Flink writes names in capital letters
         raise _refused(tensor.name, "is none of the application's", f"call it {INPUT}")
     shape, is_own = _rows_first(tensor, spec), DATATYPES.get(spec.dtype) == tensor.datatype
     if shape[0] > most_rows:

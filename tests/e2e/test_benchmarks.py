@@ -8,16 +8,19 @@ from builders.benchmarks import DOUBTS, ON_KAFKA, check_figures, ran, result
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SAME_WORK = {f"{name}-same-work" for name in ("confluent", "bytewax", "quix", "faust", "colocated")}
+RIVALS_IN_JAVA = ("kafka-streams-net", "flink-net")
 SYSTEMS = {
     *(f"{name}-pass-through" for name in ("confluent", "aiokafka", "aiokafka-send", "aiokafka-msgpack", "bytewax")),
     *(f"{name}-pass-through" for name in ("quix", "faust", "faststream", "mlserver")),
     *SAME_WORK,
     *("bare-router-json", "colocated-json", "separate-msgpack", "vote-json", "late-json"),
+    *RIVALS_IN_JAVA,
+    "net-json",
 }
 SERVERS = {
     *("mlserver", "bentoml", "ray-serve", "fastapi", "bare", "gateway", "gateway-packed", "colocated", "separate")
 }
-ABSENT = {"bytewax", "quix", "faststream", "mlserver", "bentoml", "ray"}
+ABSENT = {"bytewax", "quix", "faststream", "mlserver", "bentoml", "ray", "kafka", "flink"}
 """Rivals whose packages are not among the development dependencies: the benchmarks install them, not the tests."""
 
 
@@ -55,6 +58,14 @@ def test_every_rival_answers_every_query_and_does_the_same_work_once(kafka, tmp_
             faults = {fault: run[fault] for fault in ("missing", "duplicates", "wrong", "changed", "unlearned")}
             assert not any(faults.values()), (run["system"], faults)
             assert run["hit_ratio"] > 0.1, run["system"]
+
+
+def test_rivals_in_java_answer_every_query_at_half_of_their_saturation(kafka, tmp_path):
+    options = ("--no-pin", "--no-install", "--bootstrap", kafka.bootstrap, "--systems", *RIVALS_IN_JAVA)
+    found = installed(result("latency", tmp_path, *options)["runs"])
+    assert not any(run.get(doubt) for run in found for doubt in DOUBTS), json.dumps(found, indent=1)
+    for system in {run["system"] for run in found}:
+        assert [run["load"] for run in found if run["system"] == system] == ["saturation", "half of saturation"]
 
 
 def test_a_model_server_answers_every_request_at_each_load(kafka, tmp_path):

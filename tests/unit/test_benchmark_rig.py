@@ -9,12 +9,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from builders.benchmarks import BENCHMARKS, benchmark_module
+from onnxruntime import InferenceSession
 
 from clipper_agents.settings import load_settings
 from clipper_topics.catalogue import Catalogue
 
 contenders = benchmark_module("rig.contenders")
 http_flood, http_load = benchmark_module("rig.http_flood"), benchmark_module("rig.http_load")
+nets, tasks = benchmark_module("rig.nets"), benchmark_module("rig.tasks")
 run, same_work = benchmark_module("rig.same_work_run"), benchmark_module("rivals.same_work")
 DecisionFields = benchmark_module("rig.predictions").DecisionFields
 CATALOGUE = Catalogue(partitions=4)
@@ -67,14 +69,24 @@ def test_a_flood_says_what_became_of_each_request_of_each_phase():
 
 
 def test_the_configuration_of_the_same_work_is_that_of_the_rivals():
-    settings = load_settings(BENCHMARKS / "configs/same-work.toml", {})
-    for application in settings.applications:
-        assert application.policy.parameters == {"eta": same_work.ETA, "exploration": same_work.EXPLORATION}
-        assert application.default_output == same_work.DEFAULT_OUTPUT
-    assert [f"{model.name}:{model.version}" for model in settings.models] == [*same_work.MODELS]
-    assert all(model.colocated and model.deterministic for model in settings.models)
+    assert {*same_work.MODELS} == {*tasks.DIGITS.models}
+    for name, task in (("same-work", tasks.DIGITS), ("net", tasks.IMAGES)):
+        settings = load_settings(BENCHMARKS / f"configs/{name}.toml", {})
+        for application in settings.applications:
+            assert application.policy.parameters == {"eta": same_work.ETA, "exploration": same_work.EXPLORATION}
+            assert application.default_output == same_work.DEFAULT_OUTPUT
+        assert [f"{model.name}:{model.version}" for model in settings.models] == [*task.models]
+        assert all(model.colocated and model.deterministic for model in settings.models)
     models = load_settings(BENCHMARKS / "configs/separate.toml", {}).models
     assert not any(model.colocated for model in models if model.ref == "digits:1")
+
+
+def test_the_file_of_a_net_says_what_the_net_says(tmp_path):
+    rows = tasks.IMAGES.rows(np.random.default_rng(3), 500).astype(np.float32)
+    for net in nets.NETS.values():
+        (labels,) = InferenceSession(net.write(tmp_path)).run(["label"], {"input": rows})
+        assert labels.tolist() == net(rows).tolist()
+        assert len({*labels.tolist()}) > 3
 
 
 def log_of(workload, last, scored):
@@ -119,9 +131,11 @@ class Forgetful(dict[str, bytes]):
     ],
 )
 def test_a_log_is_complete_when_all_of_the_work_was_done_once(spoil, scored, noticed):
-    workload, last = run.make_workload(CATALOGUE, 400), run.last_queries(CATALOGUE, 0)
+    contender = contenders.contenders("msgpack")["confluent-same-work"]
+    workload = run.make_workload(CATALOGUE, 400, contender.shape)
+    last = run.last_queries(CATALOGUE, 0, contender.shape)
     found = spoil(log_of(workload, last, scored()))
-    checked = run.check(found, workload, last, contenders.contenders("msgpack")["confluent-same-work"])
+    checked = run.check(found, workload, last, contender)
     assert {name for name in ("missing", "duplicates", "wrong", "changed", "unlearned") if checked[name]} == noticed
     assert checked["complete"] == (not noticed)
     assert checked["hit_ratio"] > 0.1

@@ -98,6 +98,7 @@ async def test_a_tensor_that_does_not_fit_is_refused(wire, model, sent):
 
 async def test_a_request_has_one_tensor_and_asks_for_the_only_output_or_for_none(wire):
     assert await wire.infer(ROW, outputs=["output"]) == await wire.infer(ROW)
+    assert await wire.infer(ROW, outputs=["OUTPUT"]) == await wire.infer(ROW)
     for tensors, error in (([], "0 input"), ([ROW, ROW], "2 input")):
         await refused(wire.infer(*tensors), 400, error)
     await refused(wire.infer(ROW, outputs=["output", "scores"]), 400, "'scores': the only one is 'output'")

@@ -214,7 +214,8 @@ def test_numbers_of_another_type_that_fit_are_taken(dtype, datatype):
     assert rows_of(tensor_of_json("input", datatype, [1, 2], values), spec) == [[1, 200]]
 
 
-def test_a_tensor_of_another_name_is_refused():
+def test_a_tensor_of_another_name_is_refused_but_one_in_capital_letters_is_taken():
+    assert len(rows_of(tensor_of_json("INPUT", "FP32", [1, 4], [1] * 4), FOUR)) == 1
     with refuses(400, "tensor 'x' is none of the application's: call it input"):
         rows_of(tensor_of_json("x", "FP32", [1, 4], [1] * 4), FOUR)
 
