@@ -404,7 +404,7 @@ def java_rival(main: str, *, install: bool = True) -> list[str]:
         if not install:
             raise NotInstalled("the rivals in Java are not installed here: run without --no-install")
         print("compiling rivals/java (once) ...", file=sys.stderr, flush=True)
-        _make("mvn", ["mvn", "-q", "-B", "-f", str(JAVA / "pom.xml"), "clean", "compile"])
+        _make("mvn", ["mvn", "-q", "-B", "-Dstyle.color=never", "-f", str(JAVA / "pom.xml"), "clean", "compile"])
         built.write_text(wanted)
     path = os.pathsep.join([str(target / "classes"), str(target / "dependency" / "*")])
     return ["java", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", path, main]
