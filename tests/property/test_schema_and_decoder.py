@@ -24,6 +24,7 @@ BETWEEN_FIELDS = (
     *("elements: a row has at most", "name each version once", "let their shares sum", "NaN", "64 bits"),
     *("a table needs some, nothing else has any", "give each name once", "only floats and tables have them"),
     *("is about absolute and squared losses", "label_margin"),
+    *("guardrail '", "rollout.plan has no end", "shadow_share is drawn for each query"),
 )
 """Reasons of rules that no schema can state: between fields, and of values of any form."""
 SEARCH = settings(max_examples=40, suppress_health_check=list(HealthCheck))
