@@ -25,6 +25,8 @@ from rig.systems import RIVAL_OF, SYSTEMS, Place
 
 LEAST_PER_S, MOST_SHARE = 50.0, 0.9
 TICKS_FROM_PER_S = 5_000
+LARGE = 100
+"""Figures from here on have no decimals."""
 COLUMNS = ("p50_ms", "p90_ms", "p99_ms", "p99.9_ms")
 QUICK = {"steps": 2, "queries": 2_000, "outstanding": 500, "seconds": 0.4, "warmup": 0.1, "warm": 0}
 
@@ -69,7 +71,7 @@ def steps(
 
 def _figure(value: float | None) -> str:
     """A figure as the page has it; a percentile of which some queries were lost has none."""
-    return "-" if value is None else f"{value:,.4g}"
+    return "-" if value is None else f"{value:,.0f}" if value >= LARGE else f"{value:.3g}"
 
 
 def plot(runs: list[Run], file: Path) -> None:
