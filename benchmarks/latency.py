@@ -211,16 +211,22 @@ def _target(found: Summary, name: str, load: str, measure: str, bound: float, pa
     return Target.of("B", f"{name}, {load}: {words}", (found, f"{name}, {load}", measure), "<=", bound, part)
 
 
-def arguments() -> argparse.Namespace:
-    parser = system_options(__doc__)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--rates", nargs="+", default=["200", "1000", "5000", HALF], help="queries a second, or `half`")
+def load_options(question: str | None) -> argparse.ArgumentParser:
+    """A parser with the options of a benchmark that puts `saturating` and `paced` loads on systems."""
+    parser = system_options(question)
     parser.add_argument("--seconds", type=float, default=8.0, help="of measured latency at each rate")
     parser.add_argument("--warmup", type=float, default=2.0, help="seconds at the same rate before")
     parser.add_argument("--queries", type=int, default=80_000, help="to find saturation")
     parser.add_argument("--outstanding", type=int, default=10_000, help="queries without an answer, at saturation")
     parser.add_argument("--encoding", choices=["json", "msgpack"], default="json")
     parser.add_argument("--warm", type=int, default=20_000, help="queries through an echo before the first system")
+    return parser
+
+
+def arguments() -> argparse.Namespace:
+    parser = load_options(__doc__)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rates", nargs="+", default=["200", "1000", "5000", HALF], help="queries a second, or `half`")
     known = [*SYSTEMS, *NETS]
     parser.add_argument("--systems", nargs="+", choices=known, default=known)
     parser.add_argument("--no-install", dest="install", action="store_false", help="use rivals that are there already")

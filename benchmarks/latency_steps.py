@@ -17,10 +17,10 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from latency import SATURATION, TICK_S, paced, saturating
+from latency import SATURATION, TICK_S, load_options, paced, saturating
 from rig.measuring import loaded, warm_broker
 from rig.results import Run
-from rig.session import parsed, said, session, system_options, write_page, write_table
+from rig.session import finish, parsed, said, session, write_page, write_table
 from rig.systems import RIVAL_OF, SYSTEMS, Place
 
 LEAST_PER_S, MOST_SHARE = 50.0, 0.9
@@ -50,6 +50,7 @@ def main() -> None:
         picture = f"![Latency by the load, beside an echo]({plotted.name})\n"
         write_page(options.page, "Latency by the load", "", picture, __doc__, lines)
         write_table(options.page, [header, *table])
+    finish(options, runs, {}, [])
 
 
 def steps(
@@ -97,15 +98,9 @@ def plot(runs: list[Run], file: Path) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = system_options(__doc__)
+    parser = load_options(__doc__)
     parser.add_argument("--page", type=Path, metavar="FILE", help="write the page of the figures, and its plot beside")
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of measured latency at each step")
-    parser.add_argument("--warmup", type=float, default=2.0, help="seconds at the same rate before")
-    parser.add_argument("--queries", type=int, default=80_000, help="to find saturation")
-    parser.add_argument("--outstanding", type=int, default=10_000, help="queries without an answer, at saturation")
-    parser.add_argument("--encoding", choices=["json", "msgpack"], default="json")
-    parser.add_argument("--warm", type=int, default=20_000, help="queries through an echo before the first system")
     return parsed(parser, QUICK)
 
 

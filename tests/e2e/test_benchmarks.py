@@ -3,7 +3,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from builders.benchmarks import DOUBTS, ON_KAFKA, check_figures, ran, result
+from builders.benchmarks import DOUBTS, ON_KAFKA, check_figures, result
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -38,7 +38,10 @@ def test_a_benchmark_of_systems_runs_and_every_query_is_answered(name, kafka, tm
 
 
 def test_latency_by_the_load_has_a_page_with_a_row_a_step_and_a_picture(kafka, tmp_path):
-    ran("latency_steps", "--no-pin", "--bootstrap", kafka.bootstrap, "--page", tmp_path / "page.md")
+    found = result(
+        "latency_steps", tmp_path, "--no-pin", "--bootstrap", kafka.bootstrap, "--page", tmp_path / "page.md"
+    )
+    assert len(found["runs"]) == 4 * 2
     rows = [line for line in (tmp_path / "page.md").read_text().splitlines() if line.startswith("| ")]
     assert len(rows) == 1 + 4 * 2
     assert " - " not in "".join(rows)
