@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from clipper_stream.client.access import failure
 from clipper_stream.client.errors import InvalidQuery
 from clipper_stream.client.kafka import consumer_at_end, stop
-from clipper_topics.codec import Codec, UndecodableRecord, predictions
+from clipper_topics.codec import Codec, UndecodableRecord, content_type, predictions
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.prediction import Prediction
 
@@ -121,9 +121,10 @@ class PredictionReader:
 
     def _hand_over(self, record: ConsumerRecord) -> None:
         try:
-            head = _ids.decode(record.value, record.headers)
+            kind = content_type(record.headers)
+            head = _ids.decode_as(kind, record.value)
             if (record.partition, head.query_id, head.application) in self._waiting:
-                self._waiting.resolve(record.partition, predictions.decode(record.value, record.headers))
+                self._waiting.resolve(record.partition, predictions.decode_as(kind, record.value))
         except UndecodableRecord:
             return  # no prediction: its query, if it is ours, times out and says where to look
 

@@ -5,12 +5,12 @@ import time
 from base64 import b64decode
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipper_agents.observability.logging import event
 from clipper_agents.settings.sections import GatewaySection
-from clipper_gateway.callers import ANYBODY, RIGHTS, Caller, Shares, holder_of
+from clipper_gateway.callers import RIGHTS, Caller, Shares, anybody_at, holder_of
 from clipper_gateway.errors import Refusal
 from clipper_gateway.keys import SECRET_PREFIX, ApiKey, KeyRing, digest_of
 from clipper_gateway.served_call import ServedCall
@@ -112,7 +112,7 @@ class Access:
             return self._bearer(await self._claims(bearer))
         if not self.is_open:
             raise Refusal(401, "no credentials: send x-api-key: KEY or authorization: Bearer TOKEN", headers=_NO_TOKEN)
-        return replace(ANYBODY, address=address)
+        return anybody_at(address)
 
     async def _claims(self, token: str) -> TokenClaims:
         if self.tokens is None:

@@ -12,11 +12,12 @@ Rules of this file:
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Literal, TypeVar, get_args
+from typing import Literal, Self, TypeVar, get_args
 
 from clipper_gateway.errors import Refusal
 from clipper_stream.errors import InvalidSetting, shown
@@ -71,6 +72,14 @@ class Caller:
 
 
 ANYBODY = Caller("no sign-in", None, frozenset(RIGHTS))
+
+
+@lru_cache(MOST_HOLDERS)
+def anybody_at(address: str) -> Caller:
+    """Return who asks from an address without credentials."""
+    return replace(ANYBODY, address=address)
+
+
 NOBODY = Caller("", frozenset(), frozenset())
 """Of a request that was refused before anybody was asked for."""
 
@@ -122,23 +131,16 @@ class Share:
         finally:
             self.give_back(holder, amount)
 
-    @asynccontextmanager
-    async def turn(self, holder: str, amount: int = 1) -> AsyncIterator[Callable[[int], None]]:
-        """Take for a block, after a wait of at most `patience_s` seconds; yields what takes the amount once known."""
+    def turn(self, holder: str, amount: int = 1) -> "Turn":
+        """Take for an `async with` block, after a wait of at most `patience_s` seconds."""
+        return Turn(self, holder, amount)
 
-        def settle(actual: int) -> None:
-            nonlocal amount
-            self.give_back(holder, amount - actual)
-            amount = actual
-
+    async def take_in_turn(self, holder: str, amount: int) -> None:
+        """Take after a wait of at most `patience_s` seconds; whoever takes calls `give_back`."""
         if amount and (holder in self._waiting or not self.fits(holder, amount)):
             await self._wait(holder, amount)
         else:
             self._count(holder, amount)
-        try:
-            yield settle
-        finally:
-            self.give_back(holder, amount)
 
     async def _wait(self, holder: str, amount: int) -> None:
         if len(self._waiting.get(holder, ())) >= MOST_TURNS:
@@ -178,6 +180,27 @@ class Share:
         self._holders[holder] += amount
         if not self._holders[holder]:
             del self._holders[holder]
+
+
+class Turn:
+    """What a block holds of a share."""
+
+    __slots__ = ("_amount", "_holder", "_share")
+
+    def __init__(self, share: Share, holder: str, amount: int) -> None:
+        self._share, self._holder, self._amount = share, holder, amount
+
+    async def __aenter__(self) -> Self:
+        await self._share.take_in_turn(self._holder, self._amount)
+        return self
+
+    def settle(self, actual: int) -> None:
+        """Hold so much from now on, once that is known."""
+        self._share.give_back(self._holder, self._amount - actual)
+        self._amount = actual
+
+    async def __aexit__(self, *_: object) -> None:
+        self._share.give_back(self._holder, self._amount)
 
 
 class TokenBuckets:
@@ -264,6 +287,7 @@ class Shares:
         self._failures.spend(of, FAILURES / FORGIVEN_S, FAILURES)
 
 
+@lru_cache(MOST_HOLDERS)
 def holder_of(address: str) -> str:
     """Return whose shares an address takes: its own, or those of its /64.
 
@@ -274,6 +298,7 @@ def holder_of(address: str) -> str:
     return str(ip_network((found, 64), strict=False)) if isinstance(found, IPv6Address) else address
 
 
+@lru_cache(MOST_HOLDERS)
 def _address(text: str) -> IPv4Address | IPv6Address | None:
     try:
         found = ip_address(text)

@@ -165,9 +165,9 @@ class GrpcServer:
                         check_single(metadata)
                         call.caller = await self._access.identify(call)
                     with spans.serving(call, f"{SERVICE}/{name}", about):
-                        async with shares.bodies.turn(call.caller.holder, shares.unstated_bytes) as settle:
+                        async with shares.bodies.turn(call.caller.holder, shares.unstated_bytes) as held:
                             raw = await self._raw_message(context)
-                            settle(len(raw))
+                            held.settle(len(raw))
                             response = await method(_message(request, raw), call)
                         call.status = 200
                     context.set_trailing_metadata(trailing)

@@ -12,7 +12,7 @@ Rules of this file:
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import msgspec
@@ -23,7 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clipper_gateway.access import Access
-from clipper_gateway.callers import ANYBODY, Caller
+from clipper_gateway.callers import Caller, anybody_at
 from clipper_gateway.errors import Refusal, logged_refusal
 from clipper_gateway.request_log import RequestLog
 from clipper_gateway.served_call import CLIENT_GONE, ServedCall, check_single
@@ -138,7 +138,8 @@ class _Endpoint(Route):
         )
         try:
             try:
-                check_single(fields)
+                if len(headers) < len(fields):
+                    check_single(fields)
                 response = await self._answered(call, scope, receive)
             except ClientDisconnect:
                 return
@@ -162,7 +163,7 @@ class _Endpoint(Route):
             _check_host(headers.get("host", ""))
         if (origin := headers.get("origin")) is not None and origin not in self._of.origins:
             _check_origin(origin, scope["scheme"], headers.get("host", ""), is_open=self._of.access.is_open)
-        call.caller = replace(ANYBODY, address=call.peer) if self._public else await self._identify(call)
+        call.caller = anybody_at(call.peer) if self._public else await self._identify(call)
         about = {
             "http.request.method": call.method,
             "http.route": self._path,
@@ -176,10 +177,10 @@ class _Endpoint(Route):
             shares = self._of.access.shares
             stated = _stated_bytes(headers, self._of.max_body_bytes) if "POST" in self._method else 0
             taken = shares.unstated_bytes if stated is None else stated
-            async with shares.bodies.turn(call.caller.holder, taken) as settle:
+            async with shares.bodies.turn(call.caller.holder, taken) as held:
                 if stated != 0:
                     call.body = await _body(receive, self._of.max_body_bytes)
-                    settle(len(call.body))
+                    held.settle(len(call.body))
                 response = await self._handler(call)
             call.status = response.status_code
         return response

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from http.client import HTTPException
 from ipaddress import ip_address
 from typing import Annotated, Any
@@ -173,6 +174,7 @@ def _is_trusted(url: str) -> bool:
     return is_safe and bool(host) and "@" not in parts.netloc
 
 
+@lru_cache
 def is_loopback(host: str) -> bool:
     """Return whether only this machine reaches an address or a host name."""
     try:

@@ -10,6 +10,7 @@ Rules of this file:
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
@@ -87,6 +88,7 @@ def content_type(headers: Headers) -> str:
     return read_headers(headers)[0]
 
 
+@lru_cache
 def _stated(value: bytes | None) -> str:
     stated = (value or b"").decode("utf-8", "replace").split(";")[0].strip().lower()
     return MSGPACK if stated in MSGPACK_ALIASES else stated
