@@ -264,20 +264,22 @@ class Client:
             if not done.cancelled() and (error := done.exception()) is not None and not answered.done():
                 answered.set_exception(sender.failed(topic, error))
 
-        with self._waiting.answer((record.partition, record.query_id, query.application)) as answered:
-            scope = asyncio.timeout(timeout_s)
-            try:
-                async with scope:
-                    with self._spans.query(topic, record.partition, record.query_id, headers) as span:
-                        sent = await sender.begin(topic, record.partition, record.key, record.value, span.headers)
-                    sent.add_done_callback(span.done)
-                    sent.add_done_callback(fail)
-                    return AskedQuery(await answered, record, sent)
-            except TimeoutError as error:
-                if not scope.expired():
-                    raise
-                offset = int(sent.result().offset) if sent is not None and sent.done() else None
-                raise self._late(query.application, record, offset, timeout_s) from error
+        waiting, asked = self._waiting, (record.partition, record.query_id, query.application)
+        answered, scope = waiting.begin(asked), asyncio.timeout(timeout_s)
+        try:
+            async with scope:
+                with self._spans.query(topic, record.partition, record.query_id, headers) as span:
+                    sent = await sender.begin(topic, record.partition, record.key, record.value, span.headers)
+                sent.add_done_callback(span.done)
+                sent.add_done_callback(fail)
+                return AskedQuery(await answered, record, sent)
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            offset = int(sent.result().offset) if sent is not None and sent.done() else None
+            raise self._late(query.application, record, offset, timeout_s) from error
+        finally:
+            waiting.end(asked)
 
     async def _answer(self, query: Query, timeout_s: float) -> Answer:
         started_s = time.perf_counter()

@@ -7,8 +7,7 @@ Rules of this file:
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeAlias
 
 import msgspec
@@ -50,9 +49,8 @@ class Waiting:
     def __contains__(self, asked: Asked) -> bool:
         return asked in self._futures
 
-    @contextmanager
-    def answer(self, asked: Asked) -> Iterator[asyncio.Future[Prediction]]:
-        """The future answer to the query; forgotten when the block ends, however it ends.
+    def begin(self, asked: Asked) -> asyncio.Future[Prediction]:
+        """Return the future answer to the query, until `end`.
 
         Raises:
             InvalidQuery: another call waits for the same query.
@@ -62,12 +60,13 @@ class Waiting:
         if asked in self._futures:
             raise InvalidQuery(f"query {asked[1]!r} is being asked by another call: wait for it, or give another id")
         future = self._futures[asked] = asyncio.get_running_loop().create_future()
-        try:
-            yield future
-        finally:
-            del self._futures[asked]
-            if future.done() and not future.cancelled():
-                future.exception()  # a failure that nobody awaited any more is no news for the loop's logger
+        return future
+
+    def end(self, asked: Asked) -> None:
+        """Forget the query."""
+        future = self._futures.pop(asked)
+        if future.done() and not future.cancelled():
+            future.exception()  # a failure that nobody awaited any more is no news for the loop's logger
 
     def resolve(self, partition: int, prediction: Prediction) -> None:
         """Hand the answer to who waits for it; an answer that nobody waits for, or a second one, is dropped."""

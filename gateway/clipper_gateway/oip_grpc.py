@@ -31,9 +31,10 @@ from grpc_reflection.v1alpha._async import ReflectionServicer
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from open_inference.grpc import protocol as oip
 
+from clipper_agents.settings.sections import GatewaySection
 from clipper_gateway import tensors
 from clipper_gateway.access import Access
-from clipper_gateway.callers import NOBODY
+from clipper_gateway.callers import MOST_CONNECTIONS, NOBODY
 from clipper_gateway.calls import Calls
 from clipper_gateway.errors import Refusal, logged_refusal
 from clipper_gateway.http_protocol import BODY_S, STALLED_S
@@ -58,7 +59,6 @@ GZIP = b"\x1f\x8b"
 """What no message begins with: a field of this number has no such type."""
 
 _OPTIONS = (
-    ("grpc.so_reuseport", 0),  # a second gateway on the same port fails at its start
     ("grpc.max_metadata_size", METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", METADATA_BYTES),
     ("grpc.compression_enabled_algorithms_bitset", 0b101),  # none, and gzip
@@ -107,16 +107,16 @@ class GrpcServer:
         self._reflection = ReflectionServicer([SERVICE, HEALTH_SERVICE, *REFLECTION_SERVICES])
         self._most_bytes, self.message_s, self._is_ending = 0, BODY_S, asyncio.Event()
 
-    async def start(
-        self, address: str, port: int, *, max_body_bytes: int, max_calls: int, tls: tuple[str, str] | None = None
-    ) -> int:
-        self._most_bytes = max_body_bytes
-        sizes = {"grpc.max_receive_message_length": max_body_bytes, "grpc.max_allowed_incoming_connections": max_calls}
-        server = grpc.aio.server(options=[*_OPTIONS, *sizes.items()], maximum_concurrent_rpcs=max_calls)
+    async def start(self, of: GatewaySection, *, max_calls: int = MOST_CONNECTIONS) -> int:
+        """Serve, and return the port; one gateway on a port that others have fails, of several none does."""
+        self._most_bytes, address, port = of.max_body_bytes, of.address, of.grpc_port
+        own = {"grpc.max_receive_message_length": of.max_body_bytes, "grpc.so_reuseport": int(of.processes > 1)}
+        own["grpc.max_allowed_incoming_connections"] = max_calls
+        server = grpc.aio.server(options=[*_OPTIONS, *own.items()], maximum_concurrent_rpcs=max_calls)
         server.add_generic_rpc_handlers(self._handlers())
         where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         try:
-            credentials = None if tls is None else _credentials(*tls)
+            credentials = of.tls_certfile and of.tls_keyfile and _credentials(of.tls_certfile, of.tls_keyfile)
             bound: int = server.add_secure_port(where, credentials) if credentials else server.add_insecure_port(where)
         except (OSError, RuntimeError) as error:
             what = f"the gateway cannot serve gRPC at {where}: {str(error).partition(';')[0]}"

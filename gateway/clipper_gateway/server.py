@@ -128,13 +128,7 @@ class Gateway:
         work: list[asyncio.Future[Any]] = [asyncio.ensure_future(self.pipeline.run())]
         try:
             tls = (section.tls_certfile, section.tls_keyfile) if section.tls_certfile and section.tls_keyfile else None
-            grpc_port = await grpc_server.start(
-                section.address,
-                section.grpc_port,
-                max_body_bytes=section.max_body_bytes,
-                max_calls=MOST_CONNECTIONS,
-                tls=tls,
-            )
+            grpc_port = await grpc_server.start(section)
             work.append(asyncio.ensure_future(server.serve(sockets=[listener])))
             ready.set_result(grpc_port)
             gc.freeze()  # collections look through what requests make, and hold nothing up for the rest
@@ -247,7 +241,8 @@ async def _run(gateway: Gateway, listener: socket.socket, instance: str, metrics
 def _listener(section: GatewaySection) -> socket.socket:
     family = socket.AF_INET6 if ":" in section.address else socket.AF_INET
     try:
-        return socket.create_server((section.address, section.port), family=family, backlog=BACKLOG)
+        shared = section.processes > 1
+        return socket.create_server((section.address, section.port), family=family, backlog=BACKLOG, reuse_port=shared)
     except OSError as error:
         where, reason = f"{section.address}:{section.port}", (error.strerror or str(error)).partition(" (while")[0]
         raise InvalidSetting(f"the gateway cannot listen at {where}: {reason}; set gateway.port") from error

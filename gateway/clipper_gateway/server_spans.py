@@ -9,7 +9,7 @@ Rules of this file:
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry import trace
@@ -22,7 +22,6 @@ from clipper_topics.codec import TRACEPARENT
 from clipper_topics.trace_context import context_in
 
 GONE, SERVER_FAULT = (asyncio.CancelledError, ClientDisconnect), 500
-_NOTHING = nullcontext()
 
 
 class ServerSpans:
@@ -31,18 +30,13 @@ class ServerSpans:
     def __init__(self, tracer: trace.Tracer | None = None) -> None:
         self._tracer = tracer
 
-    def serving(self, call: ServedCall, name: str, attributes: Mapping[str, Any]) -> AbstractContextManager[None]:
-        """Serve a call in a span with these attributes, which ends with the call's status, or an error's."""
-        return _NOTHING if self._tracer is None else self._traced(self._tracer, call, name, attributes)
-
     @contextmanager
-    def _traced(
-        self, tracer: trace.Tracer, call: ServedCall, name: str, attributes: Mapping[str, Any]
-    ) -> Iterator[None]:
+    def serving(self, call: ServedCall, name: str, attributes: Mapping[str, Any]) -> Iterator[None]:
+        """Serve a call in a span with these attributes, which ends with the call's status, or an error's."""
         given = call.headers.get(TRACEPARENT, "")
-        span = self._begin(tracer, name, given, attributes)
+        span = trace.INVALID_SPAN if self._tracer is None else self._begin(self._tracer, name, given, attributes)
         if not span.is_recording():
-            if given:
+            if given and self._tracer is not None:
                 call.headers[TRACEPARENT] = f"{given[:-2]}00"
             yield
             return

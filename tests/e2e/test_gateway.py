@@ -161,6 +161,29 @@ def test_a_port_that_is_taken_ends_a_gateway_with_the_setting_to_change(deployme
     assert "gateway.port" in errors[0]
 
 
+def test_gateways_of_one_port_share_its_connections_and_outlive_one_that_is_killed(deployment, tmp_path):
+    requests = f'clipper_gateway_requests_total{{application="sums",route="{PREDICT}",status="200"}}'
+    with reserved_port() as http, reserved_port() as grpc_port:
+        shared = {"PROCESSES": "2", "CONSOLE": "false", "PORT": str(http), "GRPC_PORT": str(grpc_port)}
+        settings = {f"CLIPPER_GATEWAY_{name}": value for name, value in shared.items()}
+        with deployment.gateway("one", **settings) as one, deployment.gateway("two", **settings) as two:
+            assert (one.http, one.grpc) == (two.http, two.grpc)
+
+            def answered() -> list[float]:
+                with client_of(one.http) as connection:
+                    assert ask(connection, input=[9, 1]).json()["output"] == 10.0
+                return [metric(each.metrics, requests) for each in (one, two)]
+
+            until("both have answered", lambda: all(answered()))
+            one.program.signal(signal.SIGKILL)
+            one.program.ended()
+            before = metric(two.metrics, requests)
+            for _ in range(10):
+                with client_of(two.http) as connection:
+                    assert ask(connection, input=[9, 2]).json()["output"] == 11.0
+            assert metric(two.metrics, requests) == before + 10
+
+
 def test_metrics_count_requests_by_route_application_and_status(second, other):
     route = PREDICT.format(name="{name}")
     of = 'clipper_gateway_requests_total{{application="{}",route="{}",status="{}"}}'

@@ -274,11 +274,11 @@ def _with_rows_of_applications(settings: Settings) -> Settings:
 
 
 def _problems(settings: Settings) -> Iterator[str]:
-    processes, partitions, gateway = settings.router.processes, settings.kafka.partitions, settings.gateway
+    processes, partitions = settings.router.processes, settings.kafka.partitions
     if processes > partitions:
         bound = f"at most kafka.partitions = {partitions}, of which each has one router"
         yield f"router.processes = {processes}: {bound}: start fewer, or raise kafka.partitions"
-    if settings.forgets and (settings.router.data_dir or settings.host.data_dir or gateway.console_dir):
+    if settings.forgets and (settings.router.data_dir or settings.host.data_dir or settings.gateway.console_dir):
         yield (
             "router.data_dir, host.data_dir and gateway.console_dir outlive the temporary embedded broker that they "
             "belong to: give broker.data_dir (or kafka.bootstrap) as well, or none of them"
@@ -286,12 +286,19 @@ def _problems(settings: Settings) -> Iterator[str]:
     for entry in settings.loading.allowed_modules or ():
         if "/" in entry:
             yield f"models.allowed_modules: {entry!r} is no module: put it into models.allowed_locations"
+    yield from _gateway_problems(settings.gateway)
+
+
+def _gateway_problems(gateway: GatewaySection) -> Iterator[str]:
     pairs = ("tls_certfile", "tls_keyfile"), ("oidc_issuer", "oidc_audience")
     for given, missing in [*pairs, *(pair[::-1] for pair in pairs), ("oidc_jwks_url", "oidc_issuer")]:
         if getattr(gateway, given) and not getattr(gateway, missing):
             yield f"gateway.{given} is given without gateway.{missing}: give both, or none of them"
     if gateway.port and gateway.port == gateway.grpc_port:
         yield f"gateway.port = gateway.grpc_port = {gateway.port}: give each server a port of its own, or 0"
+    if gateway.processes > 1 and (gateway.console or not (gateway.port and gateway.grpc_port)):
+        what = f"gateway.processes = {gateway.processes}: they share ports, and no session of the console"
+        yield f"{what}: give gateway.port and gateway.grpc_port, and console = false"
 
 
 def _with_paths_from(folder: Path, settings: Settings) -> Settings:

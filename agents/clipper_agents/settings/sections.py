@@ -98,6 +98,9 @@ class GatewaySection(ProcessSection, frozen=True):
 
     enabled: bool = True
     """Whether `up` starts one, where the extra `gateway` is installed."""
+    processes: Count = 1
+    """How many `up` starts behind the same ports, among which the system spreads connections. Bounds hold for each. Of
+    several none has the console: a session is in one process."""
     address: str = "127.0.0.1"
     """Address of both servers, `0.0.0.0` for other machines."""
     port: Port = 8080

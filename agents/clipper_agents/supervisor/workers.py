@@ -82,13 +82,14 @@ class Workers:
         return self._specs(["steward"] if self._settings.steward.enabled else [], "steward", "worker steward")
 
     def gateways(self, needs: Sequence[str] = GATEWAY_MODULES) -> list[ChildSpec]:
-        """The spec of the gateway; none when it is not wanted, or lacks a module that it needs, which is logged."""
+        """The specs of the gateway; none when it is not wanted, or lacks a module that it needs, which is logged."""
         section = self._settings.gateway
         missing = [module for module in needs if find_spec(module) is None]
         if section.enabled and missing:
             remedy = install_command(GATEWAY)
             event(log, "no gateway for HTTP and gRPC", missing=",".join(missing), remedy=remedy)
-        specs = self._specs([GATEWAY] if section.enabled and not missing else [], GATEWAY, GATEWAY)
+        names = [GATEWAY, *(f"{GATEWAY}-{number}" for number in range(1, section.processes))]
+        specs = self._specs(names if section.enabled and not missing else [], GATEWAY, GATEWAY)
         return [replace(spec, drain_s=section.drain_s + ENDS_WITHIN_S) for spec in specs]
 
     def hosts(self, model: ModelManifest) -> list[ChildSpec]:

@@ -87,10 +87,10 @@ async def test_a_turn_that_comes_after_a_cancellation_is_the_next_ones():
 
 async def test_what_was_taken_is_settled_once_it_is_known():
     share = Share("bytes", most=10, of_caller=10)
-    async with share.turn("ada", 8) as settle:
-        settle(3)
+    async with share.turn("ada", 8) as held:
+        held.settle(3)
         assert (share.fits("ada", 7), share.fits("ada", 8)) == (True, False)
-        settle(12)
+        held.settle(12)
         assert not share.fits("ada")
     assert share.fits("ada", 10)
 

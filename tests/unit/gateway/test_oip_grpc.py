@@ -15,6 +15,7 @@ from open_inference.grpc.service import GRPCInferenceServiceStub
 from unit.gateway.rig import refused
 from unit.gateway.wires import ROW, GrpcWire, Sent
 
+from clipper_agents.settings.sections import GatewaySection
 from clipper_gateway import oip_grpc
 from clipper_gateway.callers import Shares
 from clipper_gateway.errors import Refusal
@@ -263,14 +264,14 @@ async def test_open_calls_are_answered_while_the_server_ends(wire):
 
 async def test_a_port_that_is_taken_says_which_setting_to_change(wire):
     with pytest.raises(InvalidSetting, match=rf"127.0.0.1:{wire.port}: .*gateway.grpc_port"):
-        await GrpcWire().server.start("127.0.0.1", wire.port, max_body_bytes=1024, max_calls=1)
+        await GrpcWire().server.start(GatewaySection(grpc_port=wire.port))
 
 
 async def test_tls_needs_a_certificate_that_can_be_read(one_loop, tmp_path):
     certificate, key = tmp_path / "server.pem", tmp_path / "server.key"
     authority = trustme.CA()
     issued = authority.issue_cert("localhost")
-    tls = GrpcWire(tls=(str(certificate), str(key)))
+    tls = GrpcWire(tls_certfile=str(certificate), tls_keyfile=str(key))
     with pytest.raises(InvalidSetting, match="No such file"):
         await tls.__aenter__()
     issued.cert_chain_pems[0].write_to_path(certificate)

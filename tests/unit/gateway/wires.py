@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from tritonclient.utils import deserialize_bytes_tensor, triton_to_np_dtype
 from unit.gateway.rig import KeptLog, StubAccess, browser_of
 
+from clipper_agents.settings.sections import GatewaySection
 from clipper_gateway.api import OwnApi
 from clipper_gateway.callers import Shares
 from clipper_gateway.errors import Refusal
@@ -192,16 +193,17 @@ def content_of(found):
 class GrpcWire:
     """A server on a port of its own, and a channel to it; `told` is what it has said of the last call."""
 
-    def __init__(self, **bounds):
+    def __init__(self, max_calls=500, **settings):
         self.calls, self.reasons, self.headers = StubCalls(), [], {"x-api-key": "all"}
-        self._ended, self._bounds = asyncio.Queue(), {"max_body_bytes": 65536, "max_calls": 500} | bounds
+        self._ended, self._max_calls = asyncio.Queue(), max_calls
+        self.section = GatewaySection(grpc_port=0, max_body_bytes=65536, **settings)
         names = attrgetter("route", "application", "status", "started_s", "caller.name", "request_id", "peer")
         log = SimpleNamespace(write=lambda call: self._ended.put_nowait(names(call)))
         self.access = StubAccess()
         self.server = GrpcServer(self.calls, self.access, lambda: self.reasons, log)
 
     async def __aenter__(self):
-        self.port = await self.server.start("127.0.0.1", 0, **self._bounds)
+        self.port = await self.server.start(self.section, max_calls=self._max_calls)
         self.channel = await grpc.aio.insecure_channel(f"127.0.0.1:{self.port}").__aenter__()
         self.stub, self.health = GRPCInferenceServiceStub(self.channel), HealthStub(self.channel)
         return self

@@ -64,6 +64,15 @@ def test_command_line_beats_environment_beats_file_beats_default(loaded):
     assert (router.max_in_flight, router.horizon_s, router.processes, router.cache_mib) == (3, 2.0, 1, 32.0)
 
 
+@pytest.mark.parametrize("changed", ["console = true", "port = 0", "grpc_port = 0"])
+def test_several_gateways_need_ports_to_share_and_no_console(loaded, refused, changed):
+    several = {"processes": "2", "console": "false", "port": "8080", "grpc_port": "8081"}
+    name, _, value = changed.partition(" = ")
+    assert loaded(overrides={f"gateway.{key}": text for key, text in several.items()}).gateway.processes == 2
+    why = refused(overrides={f"gateway.{key}": text for key, text in (several | {name: value}).items()})
+    assert "they share ports, and no session of the console" in why
+
+
 def test_the_password_comes_from_the_environment_only(loaded, refused):
     environ = {
         "KAFKA_BOOTSTRAP_SERVERS": "kafka:9093",

@@ -113,6 +113,17 @@ def test_a_gateway_is_started_unless_it_is_not_wanted(workers):
     assert workers(gateway__enabled="false").gateways() == []
 
 
+def test_several_gateways_share_their_settings(workers):
+    shared = {"gateway__processes": "3", "gateway__console": "false"}
+    specs = workers(**shared, gateway__metrics_port="9400").gateways()
+    assert [(spec.name, port_of(spec)) for spec in specs] == [
+        ("gateway", "9400"),
+        ("gateway-1", "9401"),
+        ("gateway-2", "9402"),
+    ]
+    assert all(settings_of(spec) == settings_of(specs[0]) for spec in specs)
+
+
 def test_without_its_libraries_there_is_no_gateway_and_it_says_what_to_install(workers, caplog):
     with caplog.at_level("INFO"):
         assert workers().gateways(["no_such_library"]) == []
