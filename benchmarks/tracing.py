@@ -41,6 +41,7 @@ from prometheus_client import Counter
 from rig.results import Measures, Run, Summary, Target
 from rig.session import parsed, report, result_options
 
+from clipper_agents.memory import settle_memory
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.observability.span_exporter import SpanQueue, SpanRecorder, resource_of
 from clipper_agents.observability.tracing import ENDPOINTS
@@ -51,7 +52,6 @@ from clipper_agents.router.queries import QueryAgent, decode_queries
 from clipper_agents.router.query_traces import QueryTraces
 from clipper_agents.router.requests import OutputAgent, RequestSender
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox
-from clipper_agents.streaming.worker_process import settle_memory
 from clipper_stream.caching.cache import version_digest
 from clipper_stream.models.row_spec import RowSpec
 from clipper_stream.query import Application, CandidateModel, Router

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from clipper_agents.host.batching import HostBatcher, RequestRows
 from clipper_agents.host.engine import HostEngine
 from clipper_agents.host.predictor import Predictor
-from clipper_agents.streaming.worker_process import settle_memory
+from clipper_agents.memory import settle_memory
 from clipper_stream.batching.limits import BatchLimit
 from clipper_stream.batching.window import Window
 

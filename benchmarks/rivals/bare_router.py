@@ -23,6 +23,7 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from clipper_agents.kafka.aiokafka_patches import LeanKeys, install_records
+from clipper_agents.memory import settle_memory
 from clipper_agents.observability.metrics import RouterMetrics
 from clipper_agents.router.applications import ApplicationRegistry
 from clipper_agents.router.colocated_models import ColocatedModels
@@ -33,7 +34,6 @@ from clipper_agents.router.queries import decode_queries, decoded_together
 from clipper_agents.settings import Settings, load_settings
 from clipper_agents.streaming.offset_tracker import OffsetTracker
 from clipper_agents.streaming.outbox import MAX_BATCH_BYTES, Outbox
-from clipper_agents.streaming.worker_process import settle_memory
 from clipper_stream.query import Router
 from clipper_stream.selection.state import SelectionState
 from clipper_topics import codec

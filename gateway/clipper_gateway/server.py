@@ -6,7 +6,6 @@ start --> ports are open --> `ready` line --> SIGTERM --> unready --> open calls
 
 import asyncio
 import contextlib
-import gc
 import logging
 import resource
 import socket
@@ -25,6 +24,7 @@ from starlette.routing import Route, Router
 from clipper_agents import exits
 from clipper_agents.kafka import aiokafka_patches
 from clipper_agents.kafka.errors import TopicMadeAnew
+from clipper_agents.memory import settle_memory
 from clipper_agents.observability.logging import event
 from clipper_agents.observability.metrics import ProcessMetrics
 from clipper_agents.observability.probes import ProbeServer
@@ -131,7 +131,7 @@ class Gateway:
             grpc_port = await grpc_server.start(section)
             work.append(asyncio.ensure_future(server.serve(sockets=[listener])))
             ready.set_result(grpc_port)
-            gc.freeze()  # collections look through what requests make, and hold nothing up for the rest
+            settle_memory()
             work.append(asyncio.ensure_future(ending.wait()))
             if tls is not None and config.ssl is not None:
                 work.append(asyncio.ensure_future(_renew(config.ssl, *tls)))

@@ -9,7 +9,6 @@ Nothing is lost by any of these ends: what is not acknowledged is read again by 
 """
 
 import asyncio
-import gc
 import logging
 import os
 import sys
@@ -21,6 +20,7 @@ import uvloop
 from aiokafka.errors import ProducerClosed
 
 from clipper_agents import exits
+from clipper_agents.memory import settle_memory
 from clipper_agents.observability.logging import error_line
 from clipper_agents.observability.probes import ProcessHealth
 from clipper_agents.observability.tracing import stop_tracing
@@ -32,9 +32,6 @@ from clipper_topics.errors import UnknownRowVersion
 
 logger = logging.getLogger(__name__)
 
-YOUNG_OBJECTS = 200_000
-"""Allocated more than freed, before the collector looks: what some ten thousand queries in flight have. At 50,000 it
-looked so often that it took 8 % of a router's time under load."""
 SWITCH_S = 0.0005
 """How long a thread may keep the interpreter while another waits. Python's 5 ms are paid at each step of an answer's
 way while a model is made in pure Python."""
@@ -143,17 +140,6 @@ def _tell(reason: BaseException | None, instance: str) -> None:
         logger.error("worker cannot go on instance=%s: %s", instance, reason)
     else:
         logger.error("worker cannot go on instance=%s reason=%r", instance, reason, exc_info=reason)
-
-
-def settle_memory() -> None:
-    """Exempt what was loaded at the start from garbage collection, and collect young objects less often.
-
-    What a query leaves behind is freed by its reference count. A full collection over what libraries and the model have
-    loaded took up to a tenth of a second, on the loop.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 20, 50)
 
 
 async def _start(worker: Worker) -> None:
