@@ -1,8 +1,7 @@
 """uvicorn's protocol for one connection, which a slow or careless client cannot hold for ever.
 
 uvicorn bounds how long a connection is idle between requests. Not how long headers and bodies may take or how large
-headers are, nor how long a client may take nothing of its answer. It also writes the headers and the body of an answer
-one after the other, which is a system call each.
+headers are, nor how long a client may take nothing of its answer.
 
 httptools takes a request that offers another protocol (`Upgrade: h2c`, as Java's client does) for one without a body,
 and its body for the next request. Trailers it takes for headers. Here offers and trailers are ignored, as RFC 9110 has
@@ -38,37 +37,6 @@ UVICORN: dict[str, Any] = {
     "proxy_headers": False,
 }
 """Settings of a server with this protocol: it does nothing beside."""
-
-
-class _CorkedTransport:
-    """A transport that holds a write until the next one of the same turn of the event loop."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
-        self._held = b""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        if self._held:
-            self._transport.write(self._held + data)
-            self._held = b""
-        else:
-            self._held = data
-            self._loop.call_soon(self._flush)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
-
-    def _flush(self) -> None:
-        held, self._held = self._held, b""
-        if held and not self._transport.is_closing():
-            self._transport.write(held)
 
 
 class _Parser(httptools.HttpRequestParser):
@@ -112,7 +80,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(_CorkedTransport(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(transport)
         self.parser = _Parser(self)
         self._end_in(self.headers_s)
         connected = self.client[0] if self.client else ""
