@@ -190,12 +190,13 @@ def report(
     runs: list[Run],
     measures: Measures,
     targets: Callable[[Summary], list[Target]],
-    rivals: Mapping[str, str] | None = None,
+    compared: Mapping[str, str] | None = None,
+    **further: Any,
 ) -> None:
-    """Show the summary of the runs, and `finish`."""
-    found = summary(runs, measures, rivals)
+    """Show the summary of the runs, in which rows may be compared with others, and `finish`."""
+    found = summary(runs, measures, compared)
     show(title, found, runs)
-    finish(options, runs, found, targets(found))
+    finish(options, runs, found, targets(found), **further)
 
 
 def finish(
