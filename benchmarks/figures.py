@@ -25,6 +25,7 @@ PAGE = RESULTS / "figures.md"
 """Every table of the figures, beside their CSV file."""
 PAGES = (
     PAGE,
+    HERE / "README.md",
     HERE.parent / "README.md",
     HERE.parent / "docs/explanation/performance.md",
     HERE.parent / "docs/how-to/size-it.md",
@@ -216,6 +217,16 @@ def readme(figures: Figures) -> Iterator[str]:
     yield from rows(figures, "A", ("rows/s", "CPU µs a row"), SYSTEMS_OF_README)
 
 
+def shares(figures: Figures) -> Iterator[str]:
+    """What each benchmark has of the half hour, and took."""
+    shared = {letter: each for letter, each in BENCHMARKS.items() if each.minutes}
+    took = {letter: float(_run(figures, letter).get("took_s", 0)) / 60 for letter in shared}
+    yield from ("| | | share, minutes | took | options |", "|---|---|---|---|---|")
+    for letter, each in shared.items():
+        yield f"| {letter} | `{each.script}.py` | {each.minutes:g} | {took[letter]:.1f} | `{each.short or '-'}` |"
+    yield f"| | all | {sum(each.minutes for each in shared.values()):g} | {sum(took.values()):.1f} | |"
+
+
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, break_on_hyphens=False, break_long_words=False)
 
@@ -284,6 +295,7 @@ BLOCKS: dict[str, Callable[[Figures], Iterator[str]]] = {
     "goals": goals,
     "other-goals": partial(goals, without=TABULATED),
     "readme": readme,
+    "shares": shares,
     **{letter: partial(rows, letter=letter) for letter in TABULATED},
 }
 

@@ -68,6 +68,11 @@ PER_CPU_S = {
 }
 """Rows of ours in a second of CPU, at least, in those of the rivals with the same queries."""
 LATE_PER_S = 60_000
+AGAIN = (
+    "aiokafka-pass-through", "bytewax-pass-through", "bytewax-same-work", "colocated-same-work", "colocated-json",
+    "separate-json", "packed-msgpack", "vote-json", "late-json",
+)  # fmt: skip
+"""What further rounds of `--again` measure: goals and the calibration, where a run is short."""
 LEAST_AHEAD = 2.5
 """A backlog has at least so many times the queries that are left out at each end."""
 
@@ -91,8 +96,9 @@ def all_rounds(chosen: list[Contender], options: argparse.Namespace, cpus: Cpus)
     runs = []
     with session(options, cpus) as here:
         warm_up(here.place("warm-up", PARTITIONS), options.warm)
-        for number in range(options.rounds):
-            for each in chosen[:: -1 if number % 2 else 1]:
+        for number in range(options.rounds + options.again):
+            some = chosen if number < options.rounds else [each for each in chosen if each.name in AGAIN]
+            for each in some[:: -1 if number % 2 else 1]:
                 place = here.place(f"t{number}-{each.name}", PARTITIONS)
                 records = records_of(each, options)
                 measure = same_work_done if each.same_work else backlog_answered
@@ -141,6 +147,8 @@ def arguments() -> argparse.Namespace:
     known = contenders("msgpack")
     parser = system_options(__doc__)
     parser.add_argument("--rounds", type=int, default=1)
+    help_text = "further rounds, of what most goals are about"
+    parser.add_argument("--again", type=int, default=0, help=help_text)
     parser.add_argument("--records", type=int, default=200_000, help="largest backlog; slow systems get a share")
     parser.add_argument("--warm", type=int, default=20_000, help="queries written and read before the first system")
     help_text = ", ".join(known)
@@ -152,7 +160,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=40.0, help="seconds after which a system is stopped")
     parser.add_argument("--no-install", dest="install", action="store_false", help="use rivals that are there already")
     quick = [name for name, each in known.items() if not each.config or name in OURS_IN_QUICK]
-    return parsed(parser, {"records": QUICK_RECORDS, "warm": 1_000, "systems": quick, "limit": QUICK_LIMIT_S})
+    return parsed(
+        parser, {"rounds": 1, "records": QUICK_RECORDS, "warm": 1_000, "systems": quick, "limit": QUICK_LIMIT_S}
+    )
 
 
 if __name__ == "__main__":
