@@ -12,6 +12,7 @@ and the exit code is 1. It is 0 when all ran, whatever was expected and missed.
 
 import argparse
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -48,25 +49,32 @@ class Benchmark:
 
 
 BENCHMARKS = {
-    "A": Benchmark("throughput", 5.0, "--again 2 --records 170000", "--rounds 3"),
-    "B": Benchmark("latency", 8.0, "--rates 200 1000 half --seconds 5 --warmup 1"),
-    "steps": Benchmark("latency_steps", 4.5, "--seconds 3 --warmup 1", page="latency-steps.md"),
-    "C": Benchmark("batching", 1.0, "--rounds 1 --seconds 1 --first 3 --probe 0.15"),
+    "A": Benchmark("throughput", 6.0, "--again 1 --records 170000 --limit 25", "--rounds 3"),
+    "B": Benchmark("latency", 7.5, "--rates 200 1000 half --seconds 4 --warmup 1"),
+    "steps": Benchmark("latency_steps", 4.0, "--seconds 2.5 --warmup 1", page="latency-steps.md"),
+    "C": Benchmark(
+        "batching", 0.5, "--rounds 1 --seconds 1 --first 2 --probe 0.1 --models no-op 'linear SVM' 'kernel SVM'"
+    ),
     "C simulated": Benchmark("batching_quality", 0.2),
-    "D": Benchmark("delayed_batching"),
-    "E": Benchmark("feedback", 1.0, "--rounds 1 --queries 6000"),
-    "F": Benchmark("replicas"),
-    "G": Benchmark("stragglers"),
-    "H": Benchmark("recovery", 1.2),
-    "I": Benchmark("scale"),
-    "K": Benchmark("deploying"),
-    "L": Benchmark("http_servers", 4.0),
-    "N": Benchmark("gateway_limits", 1.2, "--beside 5 --warmup 2 --calm 3 --seconds 15 --after 5"),
-    "console": Benchmark("console_view"),
+    "D": Benchmark("delayed_batching", 0.2, "--rounds 1 --seconds 1.5 --delays-ms 0 2 5"),
+    "E": Benchmark("feedback", 0.6, "--rounds 1 --queries 5000"),
+    "F": Benchmark("replicas", 0.8, "--seconds 3"),
+    "G": Benchmark("stragglers", 0.5, "--seconds 5 --sizes 1 16"),
+    "H": Benchmark("recovery", 0.9, long="--rounds 3"),
+    "I": Benchmark("scale", 0.8, "--contexts 10 100 --partitions 4 64 --models 1 4 16 --queries 20000 --repeats 1"),
+    "K": Benchmark("deploying", 0.5, "--rounds 1 --seconds 8"),
+    "L": Benchmark(
+        "http_servers",
+        3.0,
+        "--seconds 5 --warmup 1 --systems mlserver bentoml fastapi bare gateway gateway-packed colocated",
+        "--rounds 3",
+    ),
+    "N": Benchmark("gateway_limits", 0.8, "--beside 4 --warmup 2 --calm 3 --seconds 10 --after 5"),
+    "console": Benchmark("console_view", 0.8, "--seconds 6 --firsts 10 --hour-s 900"),
     "memory": Benchmark("memory"),
-    "reading": Benchmark("replay_reading", 1.5, "--decisions 500000 --file-decisions 1000000"),
-    "estimates": Benchmark("estimating", 0.2, "--rounds 1"),
-    "tracing": Benchmark("tracing", 0.5, "--rounds 1 --chunks 60"),
+    "reading": Benchmark("replay_reading", 0.9, "--decisions 400000 --file-decisions 1000000"),
+    "estimates": Benchmark("estimating", 0.1, "--rounds 1"),
+    "tracing": Benchmark("tracing", 0.3, "--rounds 1 --chunks 60 --repeats 20"),
 }
 LIMIT, LEAST_LIMIT_S, LONG_LIMIT_S = 3, 180, 7_200
 """A benchmark is ended after so many times its share, no sooner than after so many seconds; in a long run after two
@@ -100,7 +108,7 @@ def ran(letter: str, folder: Path, began: dict[str, Any], options: argparse.Name
     result, script = folder / f"{each.script}.json", HERE / f"{each.script}.py"
     result.unlink(missing_ok=True)
     print(f"\n=== {letter}: {script.name}", flush=True)
-    words = ["--quick"] if options.quick else (each.long if options.long else each.short).split()
+    words = ["--quick"] if options.quick else shlex.split(each.long if options.long else each.short)
     if each.page and not options.quick:
         words += ["--page", str(folder / each.page)]
     limit_s = LONG_LIMIT_S if options.long else max(LEAST_LIMIT_S, LIMIT * 60 * each.minutes)

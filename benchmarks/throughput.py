@@ -10,7 +10,7 @@ confluent-kafka and aiokafka, Bytewax, Quix Streams, stock Faust, FastStream, an
 go into environments of their own, made on first use. `pass-through` are the floor: they call the model and no more.
 `same-work` do what ours does: dedupe by id, Exp3 over two models with the logged propensity, a cache, the default at
 the deadline, and feedback that moves the weights (`rivals/same_work.py`). Ours: the model in the
-router (`colocated`) or in a host (`separate`), cold cache; the same with half and nine tenths of the rows asked before
+router (`colocated`) or in a host (`separate`), cold cache; the same with nine tenths of the rows asked before
 (`cached`); 16 rows a record (`packed`). `net` have images of 784 numbers and a net of 28,000 parameters in ONNX, as
 Crayfish (EDBT 2024) has them: ours with the whole work beside Kafka Streams and Flink, which call the net and no more,
 after three fifths of the backlog have warmed up their JVM.

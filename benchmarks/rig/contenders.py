@@ -230,7 +230,6 @@ def _ours(encoding: str) -> list[Contender]:
     return [
         _ours_one(f"colocated-{short}", "colocated.toml", Shape(encoding)),
         _ours_one(f"separate-{short}", "separate.toml", Shape(encoding)),
-        _ours_one(f"cached-50-{short}", "separate.toml", Shape(encoding, repeat_ratio=0.5)),
         _ours_one(f"cached-90-{short}", "separate.toml", Shape(encoding, repeat_ratio=0.9)),
         _ours_one(f"packed-{short}", "separate.toml", Shape(encoding, rows_each=PACK), in_flight=packed, share=0.1),
     ]

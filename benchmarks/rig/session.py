@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aiokafka.errors import KafkaError
+from confluent_kafka import KafkaException
 from rig.processes import Cpus, NotServing, on_cpus
 from rig.results import Measures, Run, Summary, Target, conditions, show, show_targets, summary
 from rig.systems import Place
@@ -110,12 +112,12 @@ def in_rounds(
 
 
 def told(about: Run, runs: Iterable[Run]) -> Iterator[Run]:
-    """The runs, printed for whoever waits; the last one has `failed` instead of figures where the system ended."""
+    """The runs, printed for whoever waits; the last one has `failed` instead of figures where the system failed."""
     try:
         for run in runs:
             yield said({**about, **run})
-    except NotServing as error:
-        yield said({**about, "failed": str(error)})
+    except (NotServing, OSError, KafkaError, KafkaException) as error:
+        yield said({**about, "failed": f"{type(error).__name__}: {error}"})
 
 
 def quick_options(question: str | None) -> argparse.ArgumentParser:
