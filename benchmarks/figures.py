@@ -188,10 +188,11 @@ def conditions(figures: Figures, *, versions: bool = False) -> Iterator[str]:
     runs = {letter: _run(figures, letter) for letter in BENCHMARKS}
     began = [run["began"] for run in runs.values() if run]
     main = max(began, key=began.count, default="")
-    took_s = sum(float(run["took_s"]) for run in runs.values() if run.get("began") == main)
+    of_main = [run for run in runs.values() if run.get("began") == main]
+    minutes = sum(float(run["took_s"]) for run in of_main) / 60
     others = [f"{letter} (begun at {run['began']})" for letter, run in runs.items() if run and run["began"] != main]
     absent = [letter for letter, each in BENCHMARKS.items() if each.minutes and not runs[letter]]
-    text = f"{machine(figures, 'A')} The run took {took_s / 60:.0f} minutes."
+    text = f"{_measured(figures, of_main[0])} The run took {minutes:.0f} minutes."
     text += f" **Of other runs: {', '.join(others)}.**" if others else ""
     text += f" **Failed, so without figures: {', '.join(absent)}.**" if absent else ""
     if versions:
@@ -200,21 +201,21 @@ def conditions(figures: Figures, *, versions: bool = False) -> Iterator[str]:
     yield from _wrapped(text)
 
 
-def machine(figures: Figures, letter: str) -> str:
-    """What one benchmark was measured on, how idle that was, and how fast."""
-    found, run = _said(figures), _run(figures, letter)
-    return (
-        f"Medians of a run of `make bench` on {found['cpus']} CPUs ({found['cpu']}), Kafka {found['kafka']}, begun at "
-        f"{run.get('began', '-')} with a load average of {run.get('load', '-')}. A bare loop of aiokafka took "
-        f"{cell(figures, *LOOP)} µs of CPU a record in it."
-    )
-
-
 def readme(figures: Figures) -> Iterator[str]:
     """Throughput beside other ways to do it."""
     text = "Queries of 64 numbers or images of 784, a cheap model, one core for the system."
-    yield from (*_wrapped(f"{machine(figures, 'A')} {text}"), "")
+    yield from (*_wrapped(f"{_measured(figures, _run(figures, 'A'))} {text}"), "")
     yield from rows(figures, "A", ("rows/s", "CPU µs a row"), SYSTEMS_OF_README)
+
+
+def _measured(figures: Figures, run: Mapping[str, str]) -> str:
+    """The machine of a run, how idle it was, and how fast."""
+    found, long = _said(figures), "long " if run.get("long") == str(True) else ""
+    return (
+        f"Medians of a {long}run of `make bench` on {found['cpus']} CPUs ({found['cpu']}), Kafka {found['kafka']}, "
+        f"begun at {run.get('began', '-')} with a load average of {run.get('load', '-')}. A bare loop of aiokafka took "
+        f"{cell(figures, *LOOP)} µs of CPU a record."
+    )
 
 
 def shares(figures: Figures) -> Iterator[str]:
