@@ -50,29 +50,31 @@ class Benchmark:
 
 BENCHMARKS = {
     "A": Benchmark("throughput", 6.0, "--again 1 --records 170000 --limit 25", "--rounds 3"),
-    "B": Benchmark("latency", 7.5, "--rates 200 1000 half --seconds 4 --warmup 1"),
+    "B": Benchmark("latency", 7.5, "--rates 200 1000 half --seconds 4 --warmup 1 --queries 60000"),
     "steps": Benchmark("latency_steps", 4.0, "--seconds 2.5 --warmup 1", page="latency-steps.md"),
     "C": Benchmark(
-        "batching", 0.5, "--rounds 1 --seconds 1 --first 2 --probe 0.1 --models no-op 'linear SVM' 'kernel SVM'"
+        "batching", 0.6, "--rounds 1 --seconds 1 --first 2 --probe 0.1 --models no-op 'linear SVM' 'kernel SVM'"
     ),
-    "C simulated": Benchmark("batching_quality", 0.2),
+    "C simulated": Benchmark("batching_quality", 0.1),
     "D": Benchmark("delayed_batching", 0.2, "--rounds 1 --seconds 1.5 --delays-ms 0 2 5"),
-    "E": Benchmark("feedback", 0.6, "--rounds 1 --queries 5000"),
-    "F": Benchmark("replicas", 0.8, "--seconds 3"),
-    "G": Benchmark("stragglers", 0.5, "--seconds 5 --sizes 1 16"),
-    "H": Benchmark("recovery", 0.9, long="--rounds 3"),
-    "I": Benchmark("scale", 0.8, "--contexts 10 100 --partitions 4 64 --models 1 4 16 --queries 20000 --repeats 1"),
-    "K": Benchmark("deploying", 0.5, "--rounds 1 --seconds 8"),
+    "E": Benchmark("feedback", 0.8, "--rounds 1 --queries 5000"),
+    "F": Benchmark(
+        "replicas", 0.8, "--seconds 3 --systems 'hosts 1' 'hosts 4' 'routers 1' 'routers 2' 'routers 2, hosts 4'"
+    ),
+    "G": Benchmark("stragglers", 0.7, "--seconds 5 --sizes 1 16"),
+    "H": Benchmark("recovery", 1.0, long="--rounds 3"),
+    "I": Benchmark("scale", 1.0, "--contexts 10 100 --partitions 4 16 64 --models 1 4 16 --queries 20000 --repeats 1"),
+    "K": Benchmark("deploying", 0.6, "--rounds 1 --seconds 8"),
     "L": Benchmark(
         "http_servers",
-        3.0,
-        "--seconds 5 --warmup 1 --systems mlserver bentoml fastapi bare gateway gateway-packed colocated",
+        2.8,
+        "--seconds 4 --warmup 1 --systems mlserver bentoml fastapi bare gateway gateway-packed colocated",
         "--rounds 3",
     ),
     "N": Benchmark("gateway_limits", 0.8, "--beside 4 --warmup 2 --calm 3 --seconds 10 --after 5"),
     "console": Benchmark("console_view", 0.8, "--seconds 6 --firsts 10 --hour-s 900"),
     "memory": Benchmark("memory"),
-    "reading": Benchmark("replay_reading", 0.9, "--decisions 400000 --file-decisions 1000000"),
+    "reading": Benchmark("replay_reading", 1.1, "--decisions 400000 --file-decisions 1000000"),
     "estimates": Benchmark("estimating", 0.1, "--rounds 1"),
     "tracing": Benchmark("tracing", 0.3, "--rounds 1 --chunks 60 --repeats 20"),
 }

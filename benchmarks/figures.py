@@ -41,9 +41,7 @@ SYSTEMS_OF_README = {
     "this system, model in the router, JSON": "colocated-json",
     "confluent-kafka, a loop by hand": "confluent-pass-through",
     "Bytewax": "bytewax-pass-through",
-    "Quix Streams": "quix-pass-through",
     "the same work: this system, model in the router, JSON": "colocated-same-work",
-    "the same work: confluent-kafka, a loop by hand": "confluent-same-work",
     "the same work: Bytewax": "bytewax-same-work",
     "images, a net: this system, net in the router, JSON": "net-json",
     "images, a net: Kafka Streams": "kafka-streams-net",
@@ -194,7 +192,7 @@ def conditions(figures: Figures, *, versions: bool = False) -> Iterator[str]:
     absent = [letter for letter, each in BENCHMARKS.items() if each.minutes and not runs[letter]]
     text = f"{_measured(figures, of_main[0])} The run took {minutes:.0f} minutes."
     text += f" **Of other runs: {', '.join(others)}.**" if others else ""
-    text += f" **Failed, so without figures: {', '.join(absent)}.**" if absent else ""
+    text += f" **Without a result: {', '.join(absent)}.**" if absent else ""
     if versions:
         found = _said(figures)
         text += f" Linux {found['kernel']}, Python {found['python']}, {found['versions']}. Rivals: {found['rivals']}."
@@ -221,11 +219,12 @@ def _measured(figures: Figures, run: Mapping[str, str]) -> str:
 def shares(figures: Figures) -> Iterator[str]:
     """What each benchmark has of the half hour, and took."""
     shared = {letter: each for letter, each in BENCHMARKS.items() if each.minutes}
-    took = {letter: float(_run(figures, letter).get("took_s", 0)) / 60 for letter in shared}
+    took_s = {letter: float(run["took_s"]) for letter in shared if (run := _run(figures, letter))}
     yield from ("| | | share, minutes | took | options |", "|---|---|---|---|---|")
     for letter, each in shared.items():
-        yield f"| {letter} | `{each.script}.py` | {each.minutes:g} | {took[letter]:.1f} | `{each.short or '-'}` |"
-    yield f"| | all | {sum(each.minutes for each in shared.values()):g} | {sum(took.values()):.1f} | |"
+        took = f"{took_s[letter] / 60:.1f}" if letter in took_s else "-"
+        yield f"| {letter} | `{each.script}.py` | {each.minutes:g} | {took} | `{each.short or '-'}` |"
+    yield f"| | all | {sum(each.minutes for each in shared.values()):g} | {sum(took_s.values()) / 60:.1f} | |"
 
 
 def _wrapped(text: str) -> list[str]:

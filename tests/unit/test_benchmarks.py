@@ -112,7 +112,7 @@ def benchmark_result(*targets, began="monday", **summary):
     return {"run": run, "conditions": conditions, "targets": targets, "summary": summary}
 
 
-def test_pages_have_each_figure_beside_its_goal_and_name_what_was_missed_failed_or_is_of_another_run():
+def test_pages_have_each_figure_beside_its_goal_and_name_what_was_missed_or_absent_or_is_of_another_run():
     figures = benchmark_module("figures")
     bounds = {"ours: rows/s, x loop": 1, "y": 0.1}
     targets = [dict(benchmark="A", what=what, value=0.5, sense=">=", bound=bounds[what]) for what in bounds]
@@ -142,7 +142,7 @@ def test_pages_have_each_figure_beside_its_goal_and_name_what_was_missed_failed_
     assert page.endswith("-->2,000<!-- end -->, <!-- = B; echo, 200/s; p50 ms -->-<!-- end -->")
     said = " ".join(page.split())
     assert "begun at monday with a load average of 0.05." in said
-    assert "The run took 3 minutes. **Of other runs: L (begun at friday).** **Failed, so without figures: B, " in said
+    assert "The run took 3 minutes. **Of other runs: L (begun at friday).** **Without a result: B, " in said
     assert "aiokafka 0.14. Rivals: bytewax==0.21." in said
     assert "| ours | 2,000 | - | - | - | - | rows/s, x loop >= 1: 0.5, **missed** |" in page
     assert "1 of 2 goals were met." in page
