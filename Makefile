@@ -71,7 +71,7 @@ format: $(STAMP) ## Format, and fix what can be fixed
 rivals: $(STAMP) ## Install the systems that benchmarks compare with, each into an environment of its own; Java's where mvn is
 	cd benchmarks && $(CURDIR)/$(BIN)/python -m rig.contenders
 
-bench: $(STAMP) ## All benchmarks (BENCH=latency is benchmarks/latency.py alone, ARGS="--help" lists options)
+bench: $(STAMP) ## All benchmarks in half an hour, and the pages' figures (ARGS=--long, or BENCH=latency for one, into no page)
 	$(BIN)/python benchmarks/$(BENCH).py $(ARGS)
 
 audit: $(STAMP) ## Known vulnerabilities of what uv.lock installs

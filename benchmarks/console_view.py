@@ -188,7 +188,7 @@ def targets(found: Summary) -> list[Target]:
         ("first page, ms", "ten pages", FIRST, "<=", 300.0),
         ("age of figures, s", "followed", AGE, "<=", 1.0),
         ("history of two days, MiB", "two days", SIZE, "<=", 50.0),
-        ("growth of memory over half an hour, %", "two days", GROWTH, "<=", 2.0),
+        ("growth of memory over the last half, %", "two days", GROWTH, "<=", 2.0),
     ]
     return [
         Target.of("console", what, (found, row, measure), sense, bound) for what, row, measure, sense, bound in rows

@@ -1,6 +1,6 @@
 """How long does a prediction take from topic to topic, and how much of that is Kafka?
 
-    python benchmarks/latency.py --json results/latency.json        # about eight minutes
+    python benchmarks/latency.py --json results/latency.json        # about fifteen minutes
     python benchmarks/latency.py --quick
 
 Four systems on one broker, the same queries, in rounds that rotate their order: the pipeline with its model inside the
@@ -14,11 +14,12 @@ outstanding. The echoes run at the fixed rates only: half of what they saturate 
 At half of saturation the generator sends every 5 ms, as Kafka's own producers do by default: with a request for each
 query or two, generator and broker alone use up the CPU that they share, and their own queue is what is measured.
 
-Then the same rates on an application with an objective of 50 ms: how many answers are the default?
+That load comes several times in each round, because a stall of some milliseconds decides its p99, and in turn with the
+same load on an application with an objective of 50 ms: how many answers are the default?
 
-A net and images of 784 numbers, at half of each system's own saturation alone: ours with the net in the router (`net`)
-beside Kafka Streams and Flink in Java. All find their saturation twice, the first time for a JVM to compile its hot
-paths.
+A net and images of 784 numbers, at half of each system's own saturation alone, in the first round: ours with the net in
+the router (`net`) beside Kafka Streams and Flink in Java. All find their saturation twice, the first time for a JVM to
+compile its hot paths.
 
 CPU by process from /proc. Where broker and generator share a CPU and use more than 0.8 of it, the queue before them is
 what was measured; a note says so.
@@ -27,9 +28,10 @@ what was measured; a note says so.
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from itertools import count
 
 import numpy as np
-from rig.contenders import NotInstalled, command_of, contenders
+from rig.contenders import JAVA_VERSIONS, NotInstalled, command_of, contenders, versions
 from rig.measuring import loaded, rows, warm_broker
 from rig.results import Measures, Run, Summary, Target
 from rig.session import Session, in_rounds, parsed, report, session, system_options
@@ -54,11 +56,15 @@ MEASURES: Measures = {
 }
 JAVA = ("kafka-streams-net", "flink-net")
 NETS = ("net", *JAVA)
+IMAGES_SHARE = 2
+"""Images are answered more slowly: half as many of them find the saturation."""
+P50_X, P99_X = 1.3, 1.5
+"""At most, in those of the echo with the same hops at 200 and 1,000 queries a second."""
 BOUNDS = {
-    "colocated": ({"200": 1.5, "1000": 1.0, "5000": 1.0}, 1.4, 6.0),
-    "separate": ({"200": 0.8, "1000": 0.7, "5000": 0.7}, 1.0, 8.0),
+    "colocated": ({"200": 2.0, "1000": 1.0}, 25.0),
+    "separate": ({"200": 1.2, "1000": 0.7}, 60.0),
 }
-"""At most: CPU a query by rate and p50, in those of the echo with the same hops at that rate; p99 in milliseconds."""
+"""At most: CPU a query by rate, in that of the echo; p99 in milliseconds of every load at half of saturation."""
 QUICK = {
     "rounds": 1,
     "queries": 2_000,
@@ -67,6 +73,7 @@ QUICK = {
     "warmup": 0.1,
     "rates": ["200"],
     "warm": 0,
+    "halves": 1,
     "systems": [*SYSTEMS, "net"],
 }
 
@@ -78,7 +85,7 @@ def main() -> None:
         runs = in_rounds(options.systems, options.rounds, lambda name, number: measured(name, number, here, options))
     rivals = {f"{mine}, {rate}": f"{rival}, {rate}" for mine, rival in RIVAL_OF.items() for rate in loads(options)}
     title = "median (least to most), x: times the echo with the same hops at the same rate"
-    report(options, title, runs, MEASURES, targets, rivals)
+    report(options, title, runs, MEASURES, targets, rivals, rivals=versions(JAVA_VERSIONS))
 
 
 Loaded = Callable[[str, LoadPlan], Run]
@@ -90,6 +97,8 @@ def measured(name: str, number: int, here: Session, options: argparse.Namespace)
 
     Each load has its own seed: an input that came before would be answered from the cache.
     """
+    if name in NETS and number:
+        return
     place = here.place(f"b{number}-{name}")
     try:
         system = started(name, place, install=options.install)
@@ -104,19 +113,22 @@ def measured(name: str, number: int, here: Session, options: argparse.Namespace)
 
 
 def loads_of_digits(name: str, run: Loaded, options: argparse.Namespace) -> Iterator[Run]:
-    rates = {load_name(rate): float(rate) for rate in options.rates if rate != HALF}
-    if name in RIVAL_OF:
-        most = run(SATURATION, saturating(name, 1, options))
+    seeds = count(1)
+
+    def at(rate: str, rate_per_s: float, application: str = "digits", more: str = "") -> Run:
+        plan = paced(name, application, rate_per_s, next(seeds), options, TICK_S if rate == HALF else 0.0)
+        return run(load_name(rate) + more, plan)
+
+    most = run(SATURATION, saturating(name, next(seeds), options)) if name in RIVAL_OF else None
+    if most:
         yield most
-        if HALF in options.rates:
-            rates[load_name(HALF)] = half_of(most)
-    for seed, (load, rate_per_s) in enumerate(rates.items(), 2):
-        yield run(load, paced(name, "digits", rate_per_s, seed, options, ticks_s(load)))
-    hurried = [load_name("200"), load_name(HALF)] if name in RIVAL_OF else []
-    for seed, load in enumerate(hurried, 12):
-        if load in rates:
-            plan = paced(name, "digits-50ms", rates[load], seed, options, ticks_s(load))
-            yield run(f"{load}, {IN_A_HURRY}", plan)
+    for rate in options.rates:
+        if rate != HALF:
+            yield at(rate, float(rate))
+    if most and HALF in options.rates:
+        for _ in range(options.halves):
+            yield at(HALF, half_of(most))
+            yield at(HALF, half_of(most), "digits-50ms", f", {IN_A_HURRY}")
 
 
 def loads_of_net(name: str, run: Loaded, options: argparse.Namespace) -> Iterator[Run]:
@@ -158,18 +170,15 @@ def dataset(name: str, count: int, seed: int) -> Dataset:
 
 
 def saturating(name: str, seed: int, options: argparse.Namespace) -> LoadPlan:
+    queries = options.queries // (IMAGES_SHARE if name in NETS else 1)
     return LoadPlan(
         "digits-backlog",
         mode="saturation",
-        queries=options.queries,
+        queries=queries,
         outstanding=options.outstanding,
-        dataset=dataset(name, options.queries, seed),
+        dataset=dataset(name, queries, seed),
         encoding=options.encoding,
     )
-
-
-def ticks_s(load: str) -> float:
-    return TICK_S if load == load_name(HALF) else 0.0
 
 
 def paced(
@@ -188,27 +197,24 @@ def paced(
 
 
 def targets(found: Summary) -> list[Target]:
-    slow, half = load_name("200"), load_name(HALF)
+    half = load_name(HALF)
     expected: list[Target] = []
-    for name, (cpu, p50, p99_ms) in BOUNDS.items():
+    for name, (cpu, p99_ms) in BOUNDS.items():
         for rate, most in cpu.items():
-            load = load_name(rate)
-            expected += [
-                _target(found, name, load, "CPU µs a query", most, part="ratio"),
-                _target(found, name, load, "p50 ms", p50, part="ratio"),
-            ]
+            bounds = {"p50 ms": P50_X, "p99 ms": P99_X, "CPU µs a query": most}
+            expected += [_target(found, name, load_name(rate), *bound, part="ratio") for bound in bounds.items()]
         expected += [
-            *(_target(found, name, load_name(rate), "p99 ms", p99_ms) for rate in ("200", "1000")),
-            _target(found, name, half, "p99 ms", 20.0),
-            _target(found, name, f"{slow}, {IN_A_HURRY}", "defaults, share", 0.0, part="most"),
+            _target(found, name, half, "p99 ms", p99_ms, part="most"),
             _target(found, name, f"{half}, {IN_A_HURRY}", "defaults, share", 0.0, part="most"),
         ]
     return expected
 
 
-def _target(found: Summary, name: str, load: str, measure: str, bound: float, part: str = "median") -> Target:
-    words = f"{measure}, x the echo with the same hops" if part == "ratio" else measure
-    return Target.of("B", f"{name}, {load}: {words}", (found, f"{name}, {load}", measure), "<=", bound, part)
+def _target(found: Summary, name: str, load: str, measure: str, bound: float, part: str) -> Target:
+    row = f"{name}, {load}"
+    loads = found.get(row, {}).get(measure, {}).get("rounds", 0)
+    words = f"x {RIVAL_OF[name]}" if part == "ratio" else f"the most of {loads} loads"
+    return Target.of("B", f"{row}: {measure}, {words}", (found, row, measure), "<=", bound, part)
 
 
 def load_options(question: str | None) -> argparse.ArgumentParser:
@@ -226,6 +232,7 @@ def load_options(question: str | None) -> argparse.ArgumentParser:
 def arguments() -> argparse.Namespace:
     parser = load_options(__doc__)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--halves", type=int, default=5, help="loads at half of saturation in each round, of each kind")
     parser.add_argument("--rates", nargs="+", default=["200", "1000", "5000", HALF], help="queries a second, or `half`")
     known = [*SYSTEMS, *NETS]
     parser.add_argument("--systems", nargs="+", choices=known, default=known)

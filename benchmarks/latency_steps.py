@@ -17,9 +17,9 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from latency import SATURATION, TICK_S, load_options, paced, saturating
+from latency import MEASURES, SATURATION, TICK_S, load_name, load_options, paced, saturating
 from rig.measuring import loaded, warm_broker
-from rig.results import Run
+from rig.results import Run, summary
 from rig.session import finish, parsed, said, session, write_page, write_table
 from rig.systems import RIVAL_OF, SYSTEMS, Place
 
@@ -50,7 +50,7 @@ def main() -> None:
         picture = f"![Latency by the load, beside an echo]({plotted.name})\n"
         write_page(options.page, "Latency by the load", "", picture, __doc__, lines)
         write_table(options.page, [header, *table])
-    finish(options, runs, {}, [])
+    finish(options, runs, summary(runs, MEASURES), [])
 
 
 def steps(
@@ -67,7 +67,8 @@ def steps(
         for seed, rate in enumerate(rates, 2):
             tick_s = TICK_S if rate >= TICKS_FROM_PER_S else 0.0
             plan = paced(system, "digits", rate, seed, options, tick_s)
-            yield said({"system": system, "rate": rate, **loaded(plan, place, roots, broker)})
+            about = {"system": system, "load": load_name(f"{rate:g}"), "rate": rate}
+            yield said({**about, **loaded(plan, place, roots, broker)})
 
 
 def _figure(value: float | None) -> str:

@@ -27,7 +27,7 @@ from rig.flood import Record, produce_all
 from rig.measuring import rows
 from rig.metrics import Growth, counters
 from rig.predictions import ends_of, is_default, records_from
-from rig.results import Measures, Run, load_average
+from rig.results import Measures, Run, Summary, Target, load_average
 from rig.session import Session, parsed, report, session, system_options, told
 from rig.systems import Place, served, tables_of
 
@@ -42,8 +42,9 @@ CONFIG, APPLICATION = "colocated.toml", "digits-backlog"
 EMPTY, KEPT, WIPED = "nothing to recover", "data directory kept", "data directory wiped"
 RECOVERED = re.compile(r"recovery done .*seconds=([0-9.]+)")
 APPLIED = ("clipper_feedback_total", 'outcome="applied"')
+FIRST = "first answer, s"
 MEASURES: Measures = {
-    "first answer, s": lambda run: run["first_answer_s"],
+    FIRST: lambda run: run["first_answer_s"],
     "ready, s": lambda run: run["ready_s"],
     "recovery, s": lambda run: run["recovery_s"],
     "read a second": lambda run: run.get("read_per_s"),
@@ -58,7 +59,14 @@ def main() -> None:
     with session(options) as here:
         runs = list(told({"system": "recovery"}, restarts(here, options)))
     title = f"restart with {options.decisions:,} decisions and {options.feedback:,} feedbacks"
-    report(options, title, runs, MEASURES, lambda _: [])
+    report(options, title, runs, MEASURES, targets)
+
+
+def targets(found: Summary) -> list[Target]:
+    return [
+        Target.of("H", f"{row}: {FIRST}", (found, row, FIRST), "<=", most_s)
+        for row, most_s in ((EMPTY, 1.5), (KEPT, 1.5), (WIPED, 10.0))
+    ]
 
 
 def restarts(here: Session, options: argparse.Namespace) -> Iterator[Run]:

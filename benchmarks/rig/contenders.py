@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 from rig.backlog import APPLICATION, Shape
 from rig.nets import NETS
@@ -228,7 +230,6 @@ def _ours(encoding: str) -> list[Contender]:
     return [
         _ours_one(f"colocated-{short}", "colocated.toml", Shape(encoding)),
         _ours_one(f"separate-{short}", "separate.toml", Shape(encoding)),
-        _ours_one(f"cached-50-{short}", "separate.toml", Shape(encoding, repeat_ratio=0.5)),
         _ours_one(f"cached-90-{short}", "separate.toml", Shape(encoding, repeat_ratio=0.9)),
         _ours_one(f"packed-{short}", "separate.toml", Shape(encoding, rows_each=PACK), in_flight=packed, share=0.1),
     ]
@@ -383,6 +384,24 @@ def _make(tool: str, command: list[str]) -> None:
 
 
 JAVA = RIVALS / "java"
+JAVA_VERSIONS = "java/pom.xml"
+
+
+def versions(*files: str) -> list[str]:
+    """What the rivals' files ask for, `package==version` as pip's requirements have it."""
+    return [line for file in files for line in (_of_pom if file == JAVA_VERSIONS else _lines)(RIVALS / file)]
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().split()
+
+
+def _of_pom(file: Path) -> list[str]:
+    text = re.sub(r' xmlns="[^"]*"', "", file.read_text())
+    pom = ET.fromstring(text)
+    names = {f"${{{each.tag}}}": each.text or "" for each in pom.iterfind("properties/*")}
+    found = [(each.findtext("artifactId", ""), each.findtext("version", "")) for each in pom.iterfind("dependencies/*")]
+    return [f"{artifact}=={names.get(version, version)}" for artifact, version in found]
 
 
 def java_rival(main: str, *, install: bool = True) -> list[str]:

@@ -21,6 +21,8 @@ Measures = Mapping[str, Callable[[Run], float | None]]
 """What a column is called, and where its value stands in a run."""
 Summary = dict[str, dict[str, Any]]
 """By row and measure."""
+MET, MISSED = "met", "missed"
+"""How every table marks an expectation."""
 DOUBTS = ("missing", "duplicates", "wrong", "default_ratio", "note")
 
 
@@ -122,7 +124,7 @@ class Target:
 
     Attributes:
         benchmark: Letter of the benchmark, as in the README of this folder.
-        what: The figure in words, with its unit or `x` for a ratio.
+        what: The figure in words, with its unit or `x` for a ratio; first, before a colon, the row of the summary.
         value: What was measured; None: it could not be.
         sense: Whether the value is to be at least or at most the bound.
         bound: The expectation.
@@ -174,7 +176,7 @@ def show_targets(targets: Iterable[Target]) -> None:
         table.add_column(column)
     for target in targets:
         value = "-" if target.value is None else f"{target.value:,.2f}"
-        mark = "yes" if target.met else "[bold red]no[/]"
+        mark = MET if target.met else f"[bold red]{MISSED}[/]"
         table.add_row(target.benchmark, target.what, f"{target.sense} {target.bound:,.2f}", value, mark)
     Console().print(table)
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aiokafka.errors import KafkaError
+from confluent_kafka import KafkaException
 from rig.processes import Cpus, NotServing, on_cpus
 from rig.results import Measures, Run, Summary, Target, conditions, show, show_targets, summary
 from rig.systems import Place
@@ -110,12 +112,12 @@ def in_rounds(
 
 
 def told(about: Run, runs: Iterable[Run]) -> Iterator[Run]:
-    """The runs, printed for whoever waits; the last one has `failed` instead of figures where the system ended."""
+    """The runs, printed for whoever waits; the last one has `failed` instead of figures where the system failed."""
     try:
         for run in runs:
             yield said({**about, **run})
-    except NotServing as error:
-        yield said({**about, "failed": str(error)})
+    except (NotServing, OSError, KafkaError, KafkaException) as error:
+        yield said({**about, "failed": f"{type(error).__name__}: {error}"})
 
 
 def quick_options(question: str | None) -> argparse.ArgumentParser:
@@ -190,12 +192,13 @@ def report(
     runs: list[Run],
     measures: Measures,
     targets: Callable[[Summary], list[Target]],
-    rivals: Mapping[str, str] | None = None,
+    compared: Mapping[str, str] | None = None,
+    **further: Any,
 ) -> None:
-    """Show the summary of the runs, and `finish`."""
-    found = summary(runs, measures, rivals)
+    """Show the summary of the runs, in which rows may be compared with others, and `finish`."""
+    found = summary(runs, measures, compared)
     show(title, found, runs)
-    finish(options, runs, found, targets(found))
+    finish(options, runs, found, targets(found), **further)
 
 
 def finish(

@@ -1,8 +1,10 @@
 """What benchmarks are made of, and smoke runs of those without Kafka; tests/e2e/test_benchmarks.py has the others."""
 
 import csv
+import json
 import math
 import runpy
+import signal
 import sys
 
 import numpy as np
@@ -95,31 +97,70 @@ def test_the_figures_of_cascades_are_those_of_their_page():
             assert (row[4], row[5], f"{row[6]}, {saved:.0f} % saved") == (cheap, dear, cell)
 
 
-def test_the_numbers_of_the_readme_are_those_of_the_page_of_figures():
-    readme, page = BENCHMARKS.parent / "README.md", BENCHMARKS / "results/figures.md"
-    assert benchmark_module("figures").with_numbers(readme.read_text(), page.read_text()) == readme.read_text()
-
-
-def test_the_page_of_figures_names_missed_expectations_and_its_table_has_every_figure():
+def test_the_figures_of_pages_are_those_of_the_table():
     figures = benchmark_module("figures")
-    bounds = {"x": 1, "y": 0.1}
+    table = figures.read_table()
+    for page in figures.PAGES:
+        assert figures.with_figures(page.read_text(), table) == page.read_text(), page
+
+
+def benchmark_result(*targets, began="monday", **summary):
+    """A result as `all.py` leaves it."""
+    machine = dict.fromkeys(("cpus", "cpu", "kernel", "python", "kafka"), "1")
+    conditions = {**machine, "versions": {"aiokafka": "0.14"}, "settings": {"rounds": 2}, "rivals": ["bytewax==0.21"]}
+    run = {"began": began, "load": 0.05, "took_s": 90}
+    return {"run": run, "conditions": conditions, "targets": targets, "summary": summary}
+
+
+def test_pages_have_each_figure_beside_its_goal_and_name_what_was_missed_or_absent_or_is_of_another_run():
+    figures = benchmark_module("figures")
+    bounds = {"ours: rows/s, x loop": 1, "y": 0.1}
     targets = [dict(benchmark="A", what=what, value=0.5, sense=">=", bound=bounds[what]) for what in bounds]
     measured = {"median": 2_000.4, "least": 1_900.0, "most": 2_100.0, "ratio": 0.5}
-    summary = {"ours": {"rows/s": measured, "host µs": {"median": None}}, "C": {"a": {"exponent": 0.25}}}
-    machine = dict.fromkeys(("cpus", "cpu", "kernel", "python", "kafka"), "1")
-    about = {**machine, "versions": {}, "settings": {"rounds": 2}}
-    results = {"A": {"targets": targets, "summary": summary, "conditions": about}}
-    page = list(figures.page(results))
-    assert "1 of 2 expectations were met. These were not:" in page
-    assert [line for line in page if line.startswith("| A |")] == ["| A | x | >= 1 | 0.5 |"]
-    assert "| ours | 2,000 | - | - | - |" in page
-    assert [",".join(row) for row in figures.table(results)][1:] == [
-        "A,expected,x,0.5,1,,",
-        "A,expected,y,0.5,0.1,,",
+    found = benchmark_result(
+        *targets, ours={"rows/s": measured, "host µs": {"median": None}}, C={"a": {"exponent": 0.25}}
+    )
+    by_hand = {key: value for key, value in benchmark_result().items() if key != "run"}
+    results = {"A": found, "B": by_hand, "H": benchmark_result(), "L": benchmark_result(began="friday")}
+    table = list(figures.table(results))
+    assert [",".join(row) for row in table if row.benchmark == "A"] == [
+        "A,run,began,monday,,,",
+        "A,run,load,0.05,,,",
+        "A,run,took_s,90,,,",
+        "A,expected,ours: rows/s, x loop,0.5,1,,missed",
+        "A,expected,y,0.5,0.1,,met",
         "A,settings,rounds,2,,,",
         "A,ours,rows/s,2000,1900,2100,0.50",
         "A,C, a,exponent,0.25,,,",
     ]
+    page = figures.with_figures(
+        "".join(f"<!-- figures: {block} -->\nold\n<!-- end of figures -->\n" for block in ("versions", "A", "goals"))
+        + "<!-- = A; ours; rows/s -->old<!-- end -->, <!-- = B; echo, 200/s; p50 ms -->old<!-- end -->",
+        table,
+    )
+    assert "old" not in page
+    assert page.endswith("-->2,000<!-- end -->, <!-- = B; echo, 200/s; p50 ms -->-<!-- end -->")
+    said = " ".join(page.split())
+    assert "begun at monday with a load average of 0.05." in said
+    assert "The run took 3 minutes. **Of other runs: L (begun at friday).** **Without a result: B, " in said
+    assert "aiokafka 0.14. Rivals: bytewax==0.21." in said
+    assert "| ours | 2,000 | - | - | - | - | rows/s, x loop >= 1: 0.5, **missed** |" in page
+    assert "1 of 2 goals were met." in page
+    assert "| A | y | >= 0.1 | 0.5 | met |" in page
+
+
+def test_a_benchmark_that_fails_loses_its_old_result_and_none_of_the_others(tmp_path, monkeypatch):
+    module = benchmark_module("all")
+    monkeypatch.setitem(module.BENCHMARKS, "X", module.Benchmark("no_such_benchmark"))
+    monkeypatch.setattr(sys, "argv", ["all", "--quick", "--only", "X,estimates", "--results", str(tmp_path)])
+    (tmp_path / "no_such_benchmark.json").write_text("{}")
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    signal.signal(signal.SIGTERM, handler)
+    assert ended.value.code == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["estimating.json"]
+    assert json.loads((tmp_path / "estimating.json").read_text())["run"]["took_s"] >= 0
 
 
 def answers(*took_s, every_s=0.1, refused=()):
