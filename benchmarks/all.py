@@ -72,7 +72,7 @@ BENCHMARKS = {
         "--rounds 3",
     ),
     "N": Benchmark("gateway_limits", 0.8, "--beside 4 --warmup 2 --calm 3 --seconds 10 --after 5"),
-    "console": Benchmark("console_view", 0.8, "--seconds 6 --firsts 10 --hour-s 900"),
+    "console": Benchmark("console_view"),
     "memory": Benchmark("memory"),
     "reading": Benchmark("replay_reading", 1.1, "--decisions 400000 --file-decisions 1000000"),
     "estimates": Benchmark("estimating", 0.1, "--rounds 1"),

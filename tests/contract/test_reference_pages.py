@@ -51,6 +51,7 @@ OFF_THE_MAP = {
     "errors",
     "examples",
     "exits",
+    "memory",
     "names",
     "observability",
     "threads",
