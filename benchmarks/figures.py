@@ -280,7 +280,7 @@ def rows(
     yield "|---" * (len(columns) + 2) + "|"
     for name, row in (names or dict(zip(measured, measured, strict=True))).items():
         said = [
-            f"{one.measure.removeprefix(f'{row}: ')} {_bound(one)}: {shown(one.median)}, {_mark(one)}"
+            f"{one.measure.removeprefix(f'{row}: ')}: {shown(one.median)} (goal {_bound(one)}), {_mark(one)}"
             for one in goals
             if one.measure.startswith(f"{row}: ")
         ]
