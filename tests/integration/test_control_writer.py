@@ -122,6 +122,22 @@ async def test_what_a_writer_has_not_committed_is_seen_by_nobody_and_ended_by_th
     assert list(state.history("digits")) == [1, 2]
 
 
+async def test_a_change_is_there_for_every_reader_when_its_writer_says_so(kafka, digits):
+    """The end of a transaction is answered before its marker is written: as if that were late."""
+    producer = AIOKafkaProducer(**kafka.aiokafka(), transactional_id=f"{digits.control_writer}-late")
+    async with ControlWriter(kafka, digits) as writer, producer as late:
+        await writer.write([(b"application/first", b"{}")])
+        await late.begin_transaction()
+        await (await late.send(digits.control, key=b"application/late", value=b"{}", partition=0))
+        second = asyncio.ensure_future(writer.write([(b"application/second", b"{}")]))
+        await asyncio.wait([second], timeout=1.0)
+        assert not second.done(), "nobody can read it yet"
+        await late.abort_transaction()
+        await second
+        found = (await read_control(kafka, digits)).manifests.unreadable
+        assert {*found} == {"application/first", "application/second"}
+
+
 async def test_a_follower_skips_an_aborted_transaction_and_catches_up_behind_it(kafka, digits):
     """The last record of the topic is the marker of the end, of which nobody is told."""
     async with AIOKafkaProducer(**kafka.aiokafka(), transactional_id=digits.control_writer) as producer:

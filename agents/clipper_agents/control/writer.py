@@ -98,14 +98,17 @@ class ControlWriter:
         return await read_snapshot(self._reader, self._catalogue, self._topics, applications)
 
     async def write(self, records: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """Write records, decided on `state`, in one transaction.
+        """Write records, decided on `state`, in one transaction; when it returns, whoever reads sees them.
 
         Nothing is written with `ProducerFenced` (another writer has begun) and `UnreadRecords` (`state` is not all that
         the topic says); with any other error of Kafka's, or a timeout, that is not known.
         """
         assert self._producer is not None, "not entered"
         async with asyncio.timeout(TIMEOUT_S):
-            await send_in_transaction(self._producer, self._catalogue.control, 0, records, self._read_upto)
+            end = await send_in_transaction(self._producer, self._catalogue.control, 0, records, self._read_upto)
+            if end is not None:  # a commit is answered before its marker is written
+                written = TopicPartition(self._catalogue.control, 0)
+                await self._reader.read({written: end - 1}, lambda *_: None, {written: end})
         self._read_upto = None  # what is written next follows what was written now
 
 

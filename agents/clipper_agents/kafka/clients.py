@@ -120,8 +120,10 @@ async def send_in_transaction(
     partition: int,
     records: Iterable[tuple[bytes, bytes | None]],
     read_upto: int | None = None,
-) -> None:
-    """Write a few records, all or none; they are there when this returns. Errors as of `transaction`.
+) -> int | None:
+    """Write a few records, all or none, and return the offset behind them. Errors as of `transaction`.
+
+    The brokers keep them when this returns, and readers of what is committed see them a little later.
 
     Raises:
         UnreadRecords: the log does not end at `read_upto`, the next offset of who decided on it; none is written.
@@ -134,6 +136,7 @@ async def send_in_transaction(
         offsets = [one.offset for one in await asyncio.gather(*sent)]
         if read_upto is not None and offsets and offsets[0] != read_upto:
             raise UnreadRecords(f"{topic} was read up to offset {read_upto}, and goes on to {offsets[0]}")
+    return offsets[-1] + 1 if offsets else None
 
 
 def _mark_retrieved(future: "asyncio.Future[Any]") -> None:
