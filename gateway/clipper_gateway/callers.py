@@ -74,7 +74,7 @@ class Caller:
 ANYBODY = Caller("no sign-in", None, frozenset(RIGHTS))
 
 
-@lru_cache(MOST_HOLDERS)
+@lru_cache  # of few: an address of IPv6 may be as long as a header
 def anybody_at(address: str) -> Caller:
     """Return who asks from an address without credentials."""
     return replace(ANYBODY, address=address)
@@ -287,7 +287,7 @@ class Shares:
         self._failures.spend(of, FAILURES / FORGIVEN_S, FAILURES)
 
 
-@lru_cache(MOST_HOLDERS)
+@lru_cache
 def holder_of(address: str) -> str:
     """Return whose shares an address takes: its own, or those of its /64.
 
@@ -298,7 +298,7 @@ def holder_of(address: str) -> str:
     return str(ip_network((found, 64), strict=False)) if isinstance(found, IPv6Address) else address
 
 
-@lru_cache(MOST_HOLDERS)
+@lru_cache
 def _address(text: str) -> IPv4Address | IPv6Address | None:
     try:
         found = ip_address(text)

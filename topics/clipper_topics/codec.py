@@ -10,7 +10,6 @@ Rules of this file:
 """
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
@@ -51,6 +50,7 @@ class UndecodableRecord(ValueError):
 
 ReadHeaders: TypeAlias = tuple[str, tuple[tuple[str, bytes], ...], bytes | None]
 NO_HEADERS: ReadHeaders = (JSON, (), None)
+_STATED: dict[bytes | None, str] = {JSON.encode(): JSON, MSGPACK.encode(): MSGPACK}
 _USUAL: dict[Any, ReadHeaders] = {
     (): NO_HEADERS, tuple(JSON_HEADERS): NO_HEADERS, tuple(MSGPACK_HEADERS): (MSGPACK, (), None),
 }  # fmt: skip
@@ -75,7 +75,7 @@ def read_headers(headers: Headers) -> ReadHeaders:
             if name == TRACEPARENT and value and value[-1] in _SAMPLED:
                 sampled = sampled or value
         elif name == CONTENT_TYPE and kind is None:
-            kind = _stated(value)
+            kind = _STATED.get(value) or _stated(value)
     return JSON if kind is None else kind, tuple(echoed), sampled
 
 
@@ -88,7 +88,6 @@ def content_type(headers: Headers) -> str:
     return read_headers(headers)[0]
 
 
-@lru_cache
 def _stated(value: bytes | None) -> str:
     stated = (value or b"").decode("utf-8", "replace").split(";")[0].strip().lower()
     return MSGPACK if stated in MSGPACK_ALIASES else stated
