@@ -77,7 +77,7 @@ def test_figures_move_and_focus_and_what_is_typed_stay_without_a_reload(visitor:
     moves(page)
     expect(row).not_to_have_text(before)
     expect(link).to_be_focused()
-    search = page.get_by_label("Name")
+    search = page.get_by_role("searchbox", name="Name")
     search.press_sequentially("pic")
     moves(page)
     search.press_sequentially("ks")
