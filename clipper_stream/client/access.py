@@ -25,6 +25,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from clipper_stream.client.errors import AccessRefused, BrokerUnavailable
 from clipper_stream.errors import SetupError
 from clipper_topics.connection import VARIABLES, KafkaConnection
+from clipper_topics.sasl import TokenUnavailable
 
 ANSWER_S = 10.0
 """A broker answers in milliseconds, and a refused password after a tenth of a second (KIP-306)."""
@@ -94,6 +95,8 @@ def refused_right(kafka: KafkaConnection, error: KafkaError) -> AccessRefused:
 
 def _reason(kafka: KafkaConnection, address: str, error: BaseException) -> SetupError:
     cause = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else error
+    if isinstance(cause, TokenUnavailable):
+        return BrokerUnavailable(f"cannot log in to Kafka at {address}: {_words(cause)}")
     if isinstance(cause, CREDENTIALS):
         return AccessRefused(
             f"Kafka at {address} refuses {_who(kafka)}: {_words(cause)}; check {VARIABLES['username']}, "
@@ -123,6 +126,8 @@ def _reason(kafka: KafkaConnection, address: str, error: BaseException) -> Setup
 def _who(kafka: KafkaConnection) -> str:
     if kafka.username is not None:
         return f"user {kafka.username!r}"
+    if kafka.token_provider is not None:
+        return f"the token of {kafka.token_provider}"
     return f"the certificate {kafka.certfile}" if kafka.certfile else "a client without credentials"
 
 

@@ -44,6 +44,7 @@ async def consumer_at_end(
         numbers = range(partitions) if partitions is not None else await _partition_numbers(kafka, topic)
         consumer = AIOKafkaConsumer(
             **kafka.aiokafka(),
+            client_rack=kafka.rack,
             enable_auto_commit=False,
             isolation_level="read_committed",
             auto_offset_reset="latest",  # what is read twice, or is older than the client, answers nobody

@@ -42,11 +42,11 @@ def imports_of(statements):
 
 # --- names and sizes ------------------------------------------------------------------------------------------------
 BUDGETS = """
-clipper_topics 2790
-clipper_stream 355 batching 495 caching 180 client 1210 combining 180 drift 170 evaluation 3695 feedback 505 http 335
+clipper_topics 3260
+clipper_stream 355 batching 495 caching 180 client 1215 combining 180 drift 170 evaluation 3695 feedback 505 http 335
                models 2795 query 2515 selection 2005 sequential_testing 1680
-clipper_agents 75 broker 650 cli 3480 control 1880 dead_letters 230 demo 605 examples 35 feedback 385 host 1260
-               kafka 2380 observability 1200 replay 2095 rollout 1845 router 4155 settings 735 status 2550
+clipper_agents 75 broker 650 cli 3540 control 1880 dead_letters 230 demo 605 examples 35 feedback 385 host 1260
+               kafka 2470 observability 1200 replay 2095 rollout 1845 router 4155 settings 755 status 2725
                streaming 2340 supervisor 1725
 clipper_gateway 3575 console 1580
 clipper_loadgen 1030

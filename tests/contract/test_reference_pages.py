@@ -18,6 +18,7 @@ from clipper_topics.feedback import OUTCOMES, Feedback, FeedbackAck, check_feedb
 from clipper_topics.manifests import ApplicationManifest, ModelManifest
 from clipper_topics.prediction import REASONS, Prediction
 from clipper_topics.query import MOST_ROWS, Query, check_query
+from clipper_topics.rights import rights_of
 
 OPENAPI = page_script("openapi_document")
 ARCHITECTURE = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
@@ -168,3 +169,14 @@ def test_the_page_has_the_bounds_that_count():
     assert sorted(what for what, _ in told) == sorted(BOUNDS)
     assert [(what, bound) for what, bound in told if not bound.startswith(BOUNDS[what])] == []
     assert f"`wait_s`, 0 to {api.MOST_WAIT_S:g}," in HTTP
+
+
+# --- rights on Kafka --------------------------------------------------------------------------------------------------
+def test_the_page_has_the_rights_of_each_role():
+    page, role, told = (ROOT / "docs/how-to/secure-kafka.md").read_text(), "", set()
+    line = r"^\*\*([\w -]+)\*\*$|^- (topic|group|transactional-id) ([\w, ]+): (.+(?:\n  .+)*)$"
+    for heading, kind, operations, names in re.findall(line, page, re.MULTILINE):
+        role = heading.replace(" ", "-") or role
+        told |= {(role, kind, name, *operations.split(", ")) for name in re.findall("`([^`]+)`", names)}
+    needed = rights_of(Catalogue(), ["<model>.<version>"])
+    assert told == {(one.role, one.kind, one.name + "*" * one.is_prefix, *one.operations) for one in needed}

@@ -24,7 +24,9 @@ from clipper_agents.streaming.app import ClipperApp
 from clipper_agents.supervisor.deployment import Deployment
 from clipper_stream.client import Client, SyncClient
 from clipper_stream.errors import SetupError
+from clipper_topics.catalogue import Catalogue
 from clipper_topics.connection import KafkaConnection
+from clipper_topics.rights import rights_of
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/clipper.toml"
@@ -221,19 +223,15 @@ SERVED = "slow-sum.1"
 Rights = dict[tuple[str, str], list[str]]
 
 
-def rights_of_the_page() -> dict[str, Rights]:
-    """Operations by role, kind and name of a resource."""
+def rights_of_roles() -> dict[str, Rights]:
+    """Operations by role, kind and name of a resource, where one that ends with `*` is a prefix."""
     found: dict[str, Rights] = defaultdict(dict)
-    page = (ROOT / "docs/how-to/secure-kafka.md").read_text().replace("<model>.<version>", SERVED)
-    line, role = r"^\*\*([\w -]+)\*\*$|^- (topic|group|cluster|transactional-id) ([\w, ]+): (.+(?:\n  .+)*)$", ""
-    for heading, kind, operations, names in re.findall(line, page, re.MULTILINE):
-        role = heading.replace(" ", "-") or role
-        for name in re.findall("`([^`]+)`", names):
-            found[role][kind, name] = operations.split(", ")
+    for one in rights_of(Catalogue(), [SERVED]):
+        found[one.role][one.kind, one.name + "*" * one.is_prefix] = [*one.operations]
     return found
 
 
-RIGHTS = rights_of_the_page()
+RIGHTS = rights_of_roles()
 WORKERS = {"router": "router --instance r", "host": "host slow-sum:1 --instance h", "steward": "steward"}
 
 

@@ -7,7 +7,7 @@ from confluent_kafka.admin import AdminClient
 from embedded_cluster import EmbeddedCluster
 
 from clipper_agents.kafka.topics import ensure_topics
-from clipper_topics.catalogue import Catalogue
+from clipper_topics.catalogue import Catalogue, TopicCreation
 from clipper_topics.connection import KafkaConnection
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,7 @@ def address_of(cluster, node):
 def test_topics_that_were_just_created_are_known_to_every_node(cluster):
     for number in range(3):
         catalogue = Catalogue(prefix=f"fresh{number}")
-        asyncio.run(ensure_topics(KafkaConnection(cluster.bootstrap), catalogue, [], replication_factor=3))
+        asyncio.run(ensure_topics(KafkaConnection(cluster.bootstrap), catalogue, [], creation=TopicCreation(3)))
         for node in cluster.node_ids:
             known = AdminClient({"bootstrap.servers": address_of(cluster, node)}).list_topics(timeout=30).topics
             assert {spec.name for spec in catalogue.fixed_topics()} <= known.keys()

@@ -116,3 +116,17 @@ async def test_a_compressed_batch_is_bounded_by_its_size_unpacked(catalogue, at)
             sent = await producer.send_batch(batch, catalogue.queries, partition=0)
             with refusal:
                 await sent
+
+
+async def test_a_batch_that_unpacks_to_more_than_any_process_should_hold_is_skipped_and_logged(catalogue, at, caplog):
+    """Where a provider keeps what clients have compressed."""
+    async with at.producer(compression_type="zstd", max_batch_size=99_000_000) as producer:
+        for values in ([bytes(7_000_000)] * 6, [bytes(7_000_000)] * 4, [b"small"]):
+            batch = producer.create_batch()
+            for value in values:
+                assert batch.append(key=None, value=value, timestamp=None)
+            await (await producer.send_batch(batch, catalogue.predictions, partition=0))
+    found = await read(at.kafka, catalogue.predictions)
+    assert [len(record.value) for record in found] == [7_000_000] * 4 + [5]
+    assert "record batch cannot be read and is skipped" in caplog.text
+    assert "offsets=0..5" in caplog.text

@@ -11,7 +11,7 @@ from clipper_agents.control.state import read_control
 from clipper_agents.kafka.clients import administration
 from clipper_agents.kafka.errors import KafkaUnreachable, TopicMismatch, TopicRefused
 from clipper_agents.kafka.topics import TopicsReport, delete_topics, ensure_topics, existing_topics
-from clipper_topics.catalogue import Catalogue
+from clipper_topics.catalogue import Catalogue, TopicCreation
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ModelManifest
 
@@ -40,13 +40,13 @@ async def test_topics_are_created_once_with_the_partitions_of_the_catalogue(kafk
 async def test_a_requests_topic_grows_with_the_replicas_of_its_model_and_never_shrinks(kafka, catalogue):
     name = catalogue.requests("svm", "2")
     assert (await ensure_topics(kafka, catalogue, [svm(colocated=True)])).created == ()
-    defaults = await ensure_topics(kafka, catalogue, [svm(replicas=1)], replication_factor=-1)
+    defaults = await ensure_topics(kafka, catalogue, [svm(replicas=1)], creation=TopicCreation())
     assert defaults.created == (name,)
     assert (await ensure_topics(kafka, catalogue, [svm(replicas=3)])).grown == (name,)
     assert (await ensure_topics(kafka, catalogue, [svm(replicas=2)])).grown == ()
     assert (await existing_topics(kafka, catalogue.prefix))[name] == 3
     with pytest.raises(TopicRefused, match=r"requests\.svm\.3: .*replicat"):
-        await ensure_topics(kafka, catalogue, [svm("3")], replication_factor=99)
+        await ensure_topics(kafka, catalogue, [svm("3")], creation=TopicCreation(99))
 
 
 async def test_topics_that_others_have_made_are_refused_or_reported_with_the_command(kafka, catalogue):
@@ -108,3 +108,13 @@ async def test_records_of_applications_have_the_brokers_clock(kafka, catalogue):
                 continue
             assert sent.timestamp == record.timestamp == pytest.approx(time.time() * 1000, abs=60_000)
             assert record.timestamp_type == 1
+
+
+async def test_where_topics_are_made_by_others_those_that_are_missing_are_named(kafka, catalogue):
+    never = TopicCreation(is_allowed=False)
+    assert (await ensure_topics(kafka, catalogue, creation=never)).created == ()
+    await ensure_topics(kafka, catalogue, [svm(replicas=1)])
+    said = rf"kafka.create_topics is false: {catalogue.requests('svm', '3')} \(2 partitions\), "
+    said += rf"{catalogue.requests('svm', '2')} has 1 of 3 partitions$"
+    with pytest.raises(TopicRefused, match=said):
+        await ensure_topics(kafka, catalogue, [svm(replicas=3), svm("3", replicas=2)], never)

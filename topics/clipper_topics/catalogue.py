@@ -21,6 +21,17 @@ class TopicSpec:
     config: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class TopicCreation:
+    """How topics are created: with so many copies, or as many as the brokers' default; or never, by somebody else."""
+
+    replication: int | None = None
+    is_allowed: bool = True
+
+
+BY_DEFAULT = TopicCreation()
+
+
 _AS_WRITTEN = {COMPRESSION_TYPE: "producer"}
 """Whatever the cluster's default is: brokers would compress each record again."""
 

@@ -98,8 +98,7 @@ class DeploymentContext:
         """Create its topics that are missing, with those of the models; tell which are not as they should be."""
         from clipper_agents.kafka.topics import ensure_topics
 
-        replication = self.settings.kafka.replication
-        report = asyncio.run(ensure_topics(self.kafka, self.catalogue, models, replication_factor=replication))
+        report = asyncio.run(ensure_topics(self.kafka, self.catalogue, models, self.settings.topic_creation))
         for line in report.advice:
             say(f"warning: {line}", stderr=True)
         return report

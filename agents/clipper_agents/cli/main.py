@@ -16,6 +16,7 @@ from clipper_agents.cli.dead_letters import dead_letters
 from clipper_agents.cli.demo import demo
 from clipper_agents.cli.gateway import gateway, keys
 from clipper_agents.cli.init import init
+from clipper_agents.cli.kafka import kafka
 from clipper_agents.cli.loadgen import loadgen
 from clipper_agents.cli.model import model
 from clipper_agents.cli.predict import feedback, predict
@@ -81,6 +82,7 @@ _add(gateway, "Serve HTTP and gRPC in front of the topics.", "gateway --bootstra
 
 app.add_typer(model, short_help="Deploy, compare, promote and retire versions of models.")
 app.add_typer(application, short_help="Create, look at, change and delete applications.")
+app.add_typer(kafka, short_help="Check whether a Kafka cluster can be used.")
 app.add_typer(topics, short_help="Create or list the topics.")
 app.add_typer(dead_letters, short_help="Look at records that could not be used; send them again.")
 app.add_typer(selection, short_help="Look at what an application has learned; set it back.")

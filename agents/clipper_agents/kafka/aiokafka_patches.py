@@ -7,6 +7,7 @@
 | `fetcher.PartitionRecords` | lean records, and header names that are no UTF-8, for consumers that ask for them |
 | | it can also say which offsets hold no record |
 | `fetcher.MemoryRecords` | the batch that was read last can be read again, leniently |
+| decoders of gzip, lz4 and zstd | a megabyte may unpack to gigabytes, where a topic is not stored plain |
 | `GroupCoordinator._send_req` | a coordinator that is loading says so in a field that aiokafka does not read |
 | | it took that for "nothing is committed", and everything was read once more |
 | requests to fetch and to produce | see `fetch_sessions` |
@@ -24,19 +25,25 @@ Rules of this file:
 
 import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
+import cramjam
 import msgspec
 from aiokafka import client, conn, errors
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.record import default_records
+from aiokafka.record._crecords import default_records as compiled_records
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 
 from clipper_agents.kafka.broker_tasks import install_tasks
+from clipper_topics.catalogue import LARGEST_RECORD_BYTES
+from clipper_topics.sasl import SaslConnection
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +56,8 @@ three brokers from its group for most of a minute."""
 CLOSE_WITHIN_S = 0.2
 """For what is not sent yet, and the broker's end of TLS: one that was asked twice before has not sent that for 30 s,
 and a frozen one takes nothing."""
+MOST_UNPACKED_BYTES, USUAL_RATIO = 4 * LARGEST_RECORD_BYTES, 16
+"""Of a batch, which has a megabyte as brokers keep it."""
 _LENGTH = struct.Struct(">i")
 _LENGTH_AT = 8
 """Bytes of the base offset, which come first in a batch."""
@@ -136,10 +145,25 @@ def install_records() -> None:
     """Make lean records for consumers that are marked by `LeanKeys`."""
     fetcher.PartitionRecords = _partition_records
     fetcher.MemoryRecords = RereadableRecords
+    for module in (compiled_records, default_records):
+        for codec in ("gzip", "lz4", "zstd"):
+            setattr(module, f"{codec}_decode", partial(_unpacked, getattr(cramjam, codec).decompress_into))
+
+
+def _unpacked(decompress_into: Callable[[bytes, bytearray], int], packed: bytes) -> bytes:
+    """What a batch contains, of at most `MOST_UNPACKED_BYTES`; snappy has a bound of its own."""
+    for room in (min(USUAL_RATIO * len(packed), MOST_UNPACKED_BYTES), MOST_UNPACKED_BYTES):
+        unpacked = bytearray(room)
+        try:
+            return bytes(memoryview(unpacked)[: decompress_into(packed, unpacked)])
+        except cramjam.DecompressionError:
+            if room == MOST_UNPACKED_BYTES:
+                raise
+    raise AssertionError
 
 
 # --- connections ----------------------------------------------------------------------------------------------------
-class BoundedConnection(conn.AIOKafkaConnection):  # type: ignore[misc]  # aiokafka is untyped
+class BoundedConnection(SaslConnection):
     """aiokafka's connection, which ends in time, and by errors of Kafka."""
 
     def send(self, request: Any, expect_response: bool = True) -> Any:

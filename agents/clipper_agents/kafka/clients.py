@@ -55,6 +55,7 @@ def make_consumer(
     return AIOKafkaConsumer(
         **kafka.aiokafka(),
         group_id=group,
+        client_rack=kafka.rack,
         enable_auto_commit=False,
         auto_offset_reset="none",
         isolation_level=isolation_level,
@@ -180,6 +181,15 @@ async def administration(kafka: KafkaConnection) -> AsyncIterator[AIOKafkaAdminC
     """An admin client for the time of the block; errors as of `translated_errors`."""
     async with started(kafka, make_admin(kafka)) as admin:
         yield admin
+
+
+async def newest_versions(admin: AIOKafkaAdminClient) -> dict[int, int]:
+    """Return the newest version of each request that all brokers know, by its number; one that is away is left out."""
+    known = list[dict[int, int]]()
+    for broker in admin._client.cluster.brokers():
+        if (connection := await admin._client._get_conn(broker.nodeId)) is not None:
+            known.append({api: newest for api, (_, newest) in connection._versions.items()})
+    return {api: min(versions[api] for versions in known) for api in set.intersection(*map(set, known))}
 
 
 @asynccontextmanager

@@ -147,6 +147,7 @@ class SessionFetchRequest(FetchRequest):  # type: ignore[misc]
     def prepare(self, versions: Versions) -> Any:
         least, most = versions.get(self.API_KEY, (0, 0))
         if self.session is None or not least <= FetchStruct.API_VERSION <= most:
+            self._topics = self.topics
             return super().prepare(versions)
         return _PackedFetch(self, self.session)
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
+from hashlib import md5
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import TopicAuthorizationFailedError
 from aiokafka.protocol.abstract import AbstractType
 from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.metadata import MetadataRequest_v5
 from aiokafka.protocol.types import (
     Boolean,
     CompactArray,
@@ -32,7 +34,7 @@ from clipper_agents.kafka.errors import StaleReferences, TopicMadeAnew, TopicMis
 from clipper_agents.kafka.reader import Record, read_topic
 from clipper_agents.kafka.retry import POLL_S, retry
 from clipper_agents.kafka.topics import delete_topics, ensure_topics
-from clipper_topics.catalogue import Catalogue
+from clipper_topics.catalogue import Catalogue, TopicCreation
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.selection_rows import read_row
 
@@ -102,16 +104,18 @@ class _TopicIdsStruct(RequestStruct):  # type: ignore[misc]
     )
 
 
-class TopicIdsRequest(Request[_TopicIdsStruct]):  # type: ignore[misc]
-    """Metadata with the ids of topics: version 12, since aiokafka's own goes to 5. It creates no topic."""
+class TopicIdsRequest(Request[MetadataRequest_v5 | _TopicIdsStruct]):  # type: ignore[misc]
+    """Metadata with the ids of topics: version 12, where the broker has it; aiokafka's own goes to 5. Creates none."""
 
     API_KEY = 3
 
     def __init__(self, topics: Iterable[str]) -> None:
         self._topics = list(topics)
 
-    def build(self, request_struct_class: type[_TopicIdsStruct]) -> _TopicIdsStruct:
+    def build(self, request_struct_class: Any) -> Any:
         creates, tells_rights = False, False
+        if request_struct_class is MetadataRequest_v5:
+            return request_struct_class(self._topics, creates)
         return request_struct_class([(_ANY_ID, name, {}) for name in self._topics], creates, tells_rights, {})
 
 
@@ -125,12 +129,18 @@ class FoundTopic(NamedTuple):
 def topics_of(response: Any) -> dict[str, FoundTopic]:
     """Return the topics that there are, by name; raise where this user may not see one of them."""
     found: dict[str, FoundTopic] = {}
-    for code, name, topic_id, _, partitions, *_ in response.topics:
+    for code, name, *rest in response.topics:
         if code == TopicAuthorizationFailedError.errno:
             raise TopicAuthorizationFailedError(name)
         if code == 0:
+            topic_id, _, partitions, *_ = rest if isinstance(rest[0], bytes) else (id_by_name(name), *rest)
             found[name] = FoundTopic(topic_id, len(partitions))
     return found
+
+
+def id_by_name(name: str) -> bytes:
+    """What stands for a topic at a broker that has no ids: a later topic of the name looks like the same one."""
+    return md5(name.encode(), usedforsecurity=False).digest()
 
 
 async def find_topics(client: AIOKafkaClient, topics: Iterable[str]) -> dict[str, FoundTopic]:
@@ -211,7 +221,7 @@ async def read_replaced_logs(connection: KafkaConnection, catalogue: Catalogue) 
 
 
 async def renew_logs(
-    connection: KafkaConnection, catalogue: Catalogue, replaced: Iterable[str], replication_factor: int
+    connection: KafkaConnection, catalogue: Catalogue, replaced: Iterable[str], creation: TopicCreation
 ) -> list[str]:
     """Make all logs anew but those that were `replaced`, and what was learned from them; return their names.
 
@@ -222,5 +232,5 @@ async def renew_logs(
     learned = [catalogue.selection, catalogue.selection_changelog]
     for names in (earlier, learned):
         await delete_topics(connection, names)
-        await ensure_topics(connection, catalogue, replication_factor=replication_factor)
+        await ensure_topics(connection, catalogue, creation=creation)
     return [*earlier, *learned]

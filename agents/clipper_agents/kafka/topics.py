@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -30,7 +30,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from clipper_agents.kafka.clients import administration
 from clipper_agents.kafka.errors import KafkaUnreachable, TopicMismatch, TopicRefused, wrong_partitions
 from clipper_agents.kafka.retry import POLL_S, TIMEOUT_S
-from clipper_topics.catalogue import COMPRESSION_TYPE, TIMESTAMP_TYPE, Catalogue, TopicSpec
+from clipper_topics.catalogue import BY_DEFAULT, COMPRESSION_TYPE, TIMESTAMP_TYPE, Catalogue, TopicCreation, TopicSpec
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ModelManifest
 
@@ -56,37 +56,69 @@ async def ensure_topics(
     connection: KafkaConnection,
     catalogue: Catalogue,
     models: Iterable[ModelManifest] = (),
-    *,
-    replication_factor: int = 1,
+    creation: TopicCreation = BY_DEFAULT,
 ) -> TopicsReport:
     """Create what is missing and wait until every partition has a leader, and every broker knows it.
 
     That are the fixed topics of the catalogue, and a requests topic, with a partition a replica, of each model that has
-    hosts (not colocated, not retired). A replication factor of -1 is the brokers' default (KIP-464).
+    hosts (not colocated, not retired).
 
     Raises:
         TopicMismatch: a topic exists with other partitions or another cleanup policy; all of them are named.
+        TopicRefused: one is missing, and may not be created; all of them are named.
     """
-    fixed = {spec.name: spec for spec in catalogue.fixed_topics()}
     hosted = (model for model in models if not model.colocated and not model.retired)
-    specs = (catalogue.requests_topic(model.name, model.version, model.replicas) for model in hosted)
-    requests = {spec.name: spec for spec in specs}
+    requests = [catalogue.requests_topic(model.name, model.version, model.replicas) for model in hosted]
+    return await ensure_specs(connection, catalogue.fixed_topics(), requests, creation)
+
+
+async def ensure_specs(
+    connection: KafkaConnection, specs: Iterable[TopicSpec], growing: Iterable[TopicSpec], creation: TopicCreation
+) -> TopicsReport:
+    """Do as `ensure_topics` for these topics; those that are `growing` may have fewer partitions, and get more."""
+    fixed, requests = ({spec.name: spec for spec in some} for some in (specs, growing))
     wanted = fixed | requests
     async with administration(connection) as admin:
         before = await _partition_counts(admin)
         await _check(admin, connection, fixed, before)
         missing = [spec for name, spec in wanted.items() if name not in before]
-        created = await _create(admin, missing, replication_factor)
+        short = [f"{name} has {before[name]} of {spec.partitions} partitions" for name, spec in requests.items()
+                 if before.get(name, spec.partitions) < spec.partitions]  # fmt: skip
+        if not creation.is_allowed and (missing or short):
+            absent = [f"{spec.name} ({spec.partitions} partitions)" for spec in missing]
+            raise TopicRefused(f"missing on Kafka, and kafka.create_topics is false: {', '.join(absent + short)}")
+        created = await _create(admin, missing, creation.replication)
         after = await _until_led(admin, wanted, {})
         if created:
             await _until_known(admin, created)
         advice = await _check(admin, connection, wanted, after, requests)  # another process may have created some
-        growing = {name: spec.partitions for name, spec in requests.items() if after[name] < spec.partitions}
-        if growing:
-            await _grow(admin, growing)
-            await _until_led(admin, wanted, growing)
-    untouched = [name for name in wanted if name not in created and name not in growing]
-    return TopicsReport(created=tuple(created), grown=tuple(growing), existing=tuple(untouched), advice=tuple(advice))
+        grown = {name: spec.partitions for name, spec in requests.items() if after[name] < spec.partitions}
+        if grown:
+            await _grow(admin, grown)
+            await _until_led(admin, wanted, grown)
+    untouched = [name for name in wanted if name not in created and name not in grown]
+    return TopicsReport(created=tuple(created), grown=tuple(grown), existing=tuple(untouched), advice=tuple(advice))
+
+
+async def try_topic(
+    admin: AIOKafkaAdminClient, connection: KafkaConnection, spec: TopicSpec, creation: TopicCreation
+) -> list[str]:
+    """Return what a topic would lack, or lacks if it is there; without creating it.
+
+    Raises:
+        TopicMismatch, TopicRefused: it could not be used, or not be created.
+    """
+    counts = await _partition_counts(admin)
+    if spec.name in counts:
+        return await _check(admin, connection, {spec.name: spec}, counts)
+    if not creation.is_allowed:
+        raise TopicRefused(f"it is missing ({spec.partitions} partitions), and kafka.create_topics is false")
+    if not (await _request(admin, [spec], creation.replication, validate_only=True))[1]:
+        return []
+    _, refused = await _request(admin, [without_compression(spec)], creation.replication, validate_only=True)
+    if refused:
+        raise TopicRefused(f"the broker would not create it: {refused[spec.name]}")
+    return [f"Kafka decides about {COMPRESSION_TYPE}, {ADVISED[COMPRESSION_TYPE]}"]
 
 
 async def existing_topics(connection: KafkaConnection, prefix: str | None = None) -> dict[str, int]:
@@ -157,25 +189,41 @@ async def _until_known(admin: AIOKafkaAdminClient, names: Sequence[str]) -> None
                     await asyncio.sleep(POLL_S)
 
 
-async def _create(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec], replication_factor: int) -> list[str]:
+async def _create(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec], replication: int | None) -> list[str]:
+    """Create topics, and return the names of those that were not there; a refused compression is the broker's own."""
+    created, refused = await _request(admin, specs, replication)
+    plainer = [without_compression(spec) for spec in specs if spec.name in refused]
+    others, still = await _request(admin, plainer, replication)
+    if still:
+        raise TopicRefused(
+            "\n".join(f"topic {name}: the broker does not create it: {why}" for name, why in still.items())
+        )
+    return [*created, *others]
+
+
+async def _request(
+    admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec], replication: int | None, *, validate_only: bool = False
+) -> tuple[list[str], dict[str, str]]:
+    """Ask for topics; return the names of those that were made, and why others are refused that are not there."""
     if not specs:
-        return []
-    topics = [_new_topic(spec, replication_factor) for spec in specs]
-    response = await admin.create_topics(topics)
-    created = []
-    for result in response.to_object()["topic_errors"]:
-        name, code, message = result["topic"], result["error_code"], result["error_message"]
-        if code == 0:
-            created.append(name)
-        elif code != TopicAlreadyExistsError.errno:
-            raise TopicRefused(f"topic {name}: the broker does not create it: {message or for_code(code).__name__}")
-    return created
+        return [], {}
+    topics = [_new_topic(spec, replication) for spec in specs]
+    response = await admin.create_topics(topics, validate_only=validate_only)
+    results = [(one["topic"], one["error_code"], one["error_message"]) for one in response.to_object()["topic_errors"]]
+    fine = 0, TopicAlreadyExistsError.errno
+    refused = {name: message or for_code(code).__name__ for name, code, message in results if code not in fine}
+    return [name for name, code, _ in results if code == 0], refused
 
 
-def _new_topic(spec: TopicSpec, replication_factor: int) -> NewTopic:
+def without_compression(spec: TopicSpec) -> TopicSpec:
+    """The topic as a provider takes it that decides on compression itself."""
+    return replace(spec, config={key: value for key, value in spec.config.items() if key != COMPRESSION_TYPE})
+
+
+def _new_topic(spec: TopicSpec, replication: int | None) -> NewTopic:
     # aiokafka takes -1 only beside an assignment, of which an empty one is sent as none
-    assignments: dict[int, list[int]] | None = {} if replication_factor == -1 else None
-    return NewTopic(spec.name, spec.partitions, replication_factor, assignments, topic_configs=spec.config)
+    assignments: dict[int, list[int]] | None = {} if replication is None else None
+    return NewTopic(spec.name, spec.partitions, replication or -1, assignments, topic_configs=spec.config)
 
 
 async def _grow(admin: AIOKafkaAdminClient, partitions: Mapping[str, int]) -> None:

@@ -39,7 +39,7 @@ from clipper_stream.models.allowlist import local_path
 from clipper_stream.models.registry import RUNTIMES, runtime_for
 from clipper_stream.models.runtimes.model_files import STRICT, FileRules
 from clipper_stream.names import choices
-from clipper_topics.catalogue import Catalogue
+from clipper_topics.catalogue import Catalogue, TopicCreation
 from clipper_topics.connection import VARIABLES, KafkaConnection
 from clipper_topics.manifests import ApplicationManifest, InputSpec, ModelManifest
 
@@ -90,6 +90,10 @@ class Settings(Section, frozen=True):
     @property
     def catalogue(self) -> Catalogue:
         return Catalogue(prefix=self.kafka.prefix, partitions=self.kafka.partitions)
+
+    @property
+    def topic_creation(self) -> TopicCreation:
+        return TopicCreation(self.kafka.replication, self.kafka.create_topics)
 
     @property
     def forgets(self) -> bool:

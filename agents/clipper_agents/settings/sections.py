@@ -30,9 +30,19 @@ class KafkaSection(Section, frozen=True):
     security_protocol: str = "PLAINTEXT"
     """`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`."""
     sasl_mechanism: str | None = None
-    """`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`."""
+    """`PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512`, `OAUTHBEARER` or `GSSAPI`."""
     username: str | None = None
-    """SASL user name."""
+    """SASL user name, or the id of an OpenID Connect client whose secret is the password."""
+    token_url: str | None = None
+    """Token endpoint of an OpenID Connect server, for OAUTHBEARER by client credentials."""
+    token_scope: str | None = None
+    """What is asked of it."""
+    token_provider: str | None = None
+    """Instead of it `aws-msk-iam`, or `module:function` of a function that returns a token."""
+    sasl_extensions: str | None = None
+    """What a broker is told with a token, `logicalCluster=lkc-1,identityPoolId=pool-2`."""
+    kerberos_service: str | None = None
+    """First part of the brokers' principal, for GSSAPI; absent: `kafka`."""
     cafile: str | None = None
     """PEM file of the authorities that may sign the brokers' certificates."""
     certfile: str | None = None
@@ -43,8 +53,12 @@ class KafkaSection(Section, frozen=True):
     """First part of every topic's name; two deployments on one cluster have two prefixes."""
     partitions: Count = 4
     """Partitions of queries, predictions, feedback and outputs: the most router processes there can be."""
-    replication: Count = 1
-    """Copies of each partition, 3 on a cluster that should survive a broker."""
+    replication: Count | None = None
+    """Copies of each partition, 3 on a cluster that should survive a broker; absent: the brokers' default."""
+    create_topics: bool = True
+    """Whether topics that are missing are created; else they are named, and somebody else creates them."""
+    rack: str | None = None
+    """Where this process is, as the brokers' `broker.rack` says it: it reads from a copy there, if there is one."""
 
 
 class BrokerSection(Section, frozen=True):

@@ -167,7 +167,7 @@ class Deployment:
         workers = Workers(self.settings, run_dir, *own, logs=self._logs, program=self._program)
         reports = HostReports(self.connection, self.catalogue.hosts)
         self._stack.push_async_callback(asyncio.to_thread, reports.close, LAST_WORD_S)
-        resources = KafkaResources(self.connection, self.catalogue, self.settings.kafka.replication)
+        resources = KafkaResources(self.connection, self.catalogue, self.settings.topic_creation)
         fleet = Fleet(self.supervisor, workers, resources, reports)
         if self._machine:
             await self._join_machines(fleet)
@@ -245,8 +245,8 @@ class Deployment:
             event(log, "no gateway, the deployment goes on without it", logging.ERROR, reason=error)
 
     async def _publish(self) -> list[ModelManifest]:
-        replication = self.settings.kafka.replication
-        await ensure_topics(self.connection, self.catalogue, replication_factor=replication)
+        creation = self.settings.topic_creation
+        await ensure_topics(self.connection, self.catalogue, creation=creation)
         published = (await read_control(self.connection, self.catalogue)).manifests
         models = with_digests(self.settings.models, published.models)
         found, written, kept = await apply_manifests(
@@ -262,7 +262,7 @@ class Deployment:
             for line in [what, *plan_lines(found, plan)] if plan else ():
                 log.warning("%s", line)
         in_force = [model for model in models if model.ref not in {one.ref for one in kept.models}]
-        report = await ensure_topics(self.connection, self.catalogue, in_force, replication_factor=replication)
+        report = await ensure_topics(self.connection, self.catalogue, in_force, creation)
         for line in report.advice:
             log.warning("%s", line)
         return in_force

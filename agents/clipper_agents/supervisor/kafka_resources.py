@@ -9,7 +9,7 @@ from clipper_agents.kafka.errors import KafkaUnreachable
 from clipper_agents.kafka.topics import delete_topics, ensure_topics
 from clipper_agents.observability.logging import event
 from clipper_stream.errors import SetupError
-from clipper_topics.catalogue import Catalogue
+from clipper_topics.catalogue import BY_DEFAULT, Catalogue, TopicCreation
 from clipper_topics.connection import KafkaConnection
 from clipper_topics.manifests import ModelManifest
 
@@ -26,15 +26,15 @@ class KafkaResources:
         self,
         kafka: KafkaConnection,
         catalogue: Catalogue,
-        replication: int = 1,
+        creation: TopicCreation = BY_DEFAULT,
         empty_within_s: float = EMPTY_WITHIN_S,
     ) -> None:
-        self._kafka, self._catalogue, self._replication = kafka, catalogue, replication
+        self._kafka, self._catalogue, self._creation = kafka, catalogue, creation
         self._empty_within_s = empty_within_s
 
     async def provide(self, model: ModelManifest) -> None:
         """See that there is a requests topic with a partition a replica at least."""
-        await ensure_topics(self._kafka, self._catalogue, [model], replication_factor=self._replication)
+        await ensure_topics(self._kafka, self._catalogue, [model], self._creation)
 
     async def is_consumed(self, model: ModelManifest) -> bool:
         """Whether its hosts have finished every request; True when nobody can tell because a right is missing."""

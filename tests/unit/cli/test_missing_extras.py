@@ -56,9 +56,11 @@ def test_a_command_without_extras_names_the_one_that_it_lacks_and_without_a_kafk
         program = [sys.executable, "-c", BARE]
         done = subprocess.run(program, input=lines, stdout=subprocess.PIPE, text=True, env=environ, check=True)
         ended |= {name: json.loads(line) for name, line in zip(names, done.stdout.splitlines(), strict=True)}
-    assert {name for name, (code, _) in ended.items() if code != exits.SETUP} == {"init", "model test"}, (
-        "which ask no Kafka"
-    )
+    assert {name for name, (code, _) in ended.items() if code != exits.SETUP} == {
+        "init",
+        "model test",
+        "topics export",
+    }, "which ask no Kafka"
     found = {name: re.findall(r"\[(\w+)\]'", err) for name, (_, err) in ended.items()}
     assert {name: extras for name, extras in found.items() if extras} == {name: [one] for name, one in EXTRAS.items()}
     for name, extra in EXTRAS.items():

@@ -1,5 +1,6 @@
 """How do settings become a connection, and which are refused?"""
 
+import base64
 import logging
 import ssl
 
@@ -8,6 +9,7 @@ import trustme
 from aiokafka.protocol.admin import SaslAuthenticateRequest_v1
 from cryptography.hazmat.primitives import serialization
 
+from clipper_topics import sasl
 from clipper_topics.connection import VARIABLES, InvalidConnection, KafkaConnection
 
 SASL = {
@@ -60,3 +62,69 @@ def test_a_missing_certificate_file_and_an_encrypted_key_are_errors_and_no_quest
     connection = KafkaConnection("a:1", security_protocol="SSL", certfile=str(certificate), keyfile=str(encrypted))
     with pytest.raises(InvalidConnection, match="KAFKA_SSL_KEYFILE is encrypted"):
         connection.aiokafka()
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+TOKENS = {
+    "KAFKA_BOOTSTRAP_SERVERS": "a:1",
+    "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+    "KAFKA_SASL_MECHANISM": "OAUTHBEARER",
+}
+CLIENT = {"KAFKA_SASL_USERNAME": "ada", "KAFKA_SASL_PASSWORD": "xyzzy"}
+OIDC = {**TOKENS, **CLIENT, "KAFKA_SASL_TOKEN_URL": "https://login.example.org/token"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        (TOKENS, "needs either KAFKA_SASL_TOKEN_URL or KAFKA_SASL_TOKEN_PROVIDER"),
+        ({**OIDC, "KAFKA_SASL_TOKEN_PROVIDER": "a:b"}, "needs either"),
+        ({**TOKENS, "KAFKA_SASL_TOKEN_URL": "https://a"}, "needs KAFKA_SASL_USERNAME"),
+        ({**OIDC, "KAFKA_SASL_TOKEN_URL": "file:///etc/passwd"}, "give a URL of https"),
+        ({**TOKENS, **CLIENT, "KAFKA_SASL_TOKEN_PROVIDER": "a:b"}, "KAFKA_SASL_USERNAME is set, but"),
+        ({**SASL, "KAFKA_SASL_TOKEN_URL": "https://a"}, "KAFKA_SASL_TOKEN_URL is set, but .*SCRAM-SHA-512 ignores it"),
+        ({**OIDC, "KAFKA_SASL_KERBEROS_SERVICE": "k"}, "KAFKA_SASL_KERBEROS_SERVICE is set, but"),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "a:1", "KAFKA_SASL_EXTENSIONS": "a=b"}, "KAFKA_SASL_EXTENSIONS is set, but PLAIN"),
+    ],
+)
+def test_what_a_token_needs_and_what_would_be_ignored_is_said(environ, said):
+    with pytest.raises(InvalidConnection, match=said):
+        KafkaConnection.from_environment(environ)
+
+
+def test_clients_of_a_connection_share_a_source_of_tokens_which_are_not_shown():
+    connection = KafkaConnection.from_environment({**OIDC, "KAFKA_SASL_EXTENSIONS": "logicalCluster=l-1, pool=p"})
+    one, other = (connection.aiokafka()["sasl_oauth_token_provider"] for _ in range(2))
+    assert one is other
+    assert one.extensions() == {"logicalCluster": "l-1", "pool": "p"}
+    assert "xyzzy" not in repr(connection)
+
+
+def test_a_function_that_is_not_there_is_named():
+    connection = KafkaConnection.from_environment({**TOKENS, "KAFKA_SASL_TOKEN_PROVIDER": "no.such:token"})
+    with pytest.raises(InvalidConnection, match=r"KAFKA_SASL_TOKEN_PROVIDER=no\.such:token: No module named 'no'"):
+        connection.aiokafka()
+
+
+async def test_a_token_is_asked_for_again_after_four_fifths_of_its_life(monkeypatch):
+    now_s, given = 0.0, iter(sasl.Token(f"t{number}", 100.0 if number < 2 else None) for number in range(9))
+    monkeypatch.setattr(sasl.time, "monotonic", lambda: now_s)
+    provider = sasl.TokenProvider("a function", lambda: next(given), {})
+
+    async def at(time_s):
+        nonlocal now_s
+        now_s = time_s
+        return await provider.token()
+
+    found = [await at(time_s) for time_s in (1.0, 80.0, 81.1, 170.0, 170.0)]
+    assert found == ["t0", "t0", "t1", "t2", "t3"], "one of unknown life is used once"
+
+
+def test_amazons_tokens_are_signed_here_for_the_region_of_the_brokers(monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x" * 20)
+    text, life_s = sasl.msk_tokens("b-1.a.c2.kafka.eu-west-1.amazonaws.com:9098")()
+    assert (
+        "https://kafka.eu-west-1.amazonaws.com/?Action=kafka-cluster" in base64.urlsafe_b64decode(text + "==").decode()
+    )
+    assert 800 < life_s <= 900
