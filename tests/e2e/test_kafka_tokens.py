@@ -21,6 +21,7 @@ from clipper_stream.client.access import check_access
 from clipper_topics import sasl
 from clipper_topics.connection import KafkaConnection
 
+pytestmark = pytest.mark.slow
 EXAMPLE = Path(__file__).parents[2] / "examples/clipper.toml"
 SECONDS = 3 * LIFE_S // 2
 

@@ -14,6 +14,7 @@ import pytest
 from e2e.programs import Program, environment
 from sources import ROOT
 
+pytestmark = pytest.mark.slow
 FIVE_LINES = """
 import asyncio
 from clipper_stream.client import Client

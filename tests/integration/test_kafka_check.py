@@ -15,7 +15,7 @@ from clipper_agents import exits
 from clipper_agents.broker import EmbeddedBroker
 from clipper_agents.broker.properties import LOOPBACK
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 EXAMPLE = Path(__file__).parents[2] / "examples/clipper.toml"
 
 
