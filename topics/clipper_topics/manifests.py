@@ -364,3 +364,8 @@ class ModelManifest(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unk
     @property
     def ref(self) -> str:
         return f"{self.name}:{self.version}"
+
+    @property
+    def is_hosted(self) -> bool:
+        """Whether it has hosts of its own, and so a requests topic."""
+        return not self.colocated and not self.retired

@@ -67,7 +67,5 @@ def rights_of(catalogue: Catalogue, versions: Iterable[str] = ()) -> list[Right]
             of_prefix = name[1:] if name.startswith(":") else f"{catalogue.prefix}.{name}"
             for version in versions if ANY_VERSION in name else [""]:
                 text = of_prefix.replace(ANY_VERSION, version)
-                found.append(
-                    Right(role, kind, text.removesuffix("*"), text.endswith("*"), tuple(operations.split(",")))
-                )
+                found.append(Right(role, kind, text.removesuffix("*"), text.endswith("*"), (*operations.split(","),)))
     return found

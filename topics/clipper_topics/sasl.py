@@ -15,9 +15,6 @@ import logging
 import re
 import threading
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -85,6 +82,10 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
 
 def oidc_tokens(url: str, client_id: str, secret: str, scope: str | None) -> Callable[[], Token]:
     """Tokens by client credentials (RFC 6749, 4.4) of an OpenID Connect server's token endpoint."""
+    import urllib.error  # noqa: PLC0415 (a fiftieth of a second, which few need)
+    import urllib.parse  # noqa: PLC0415
+    import urllib.request  # noqa: PLC0415
+
     fields = {"grant_type": "client_credentials"} | ({"scope": scope} if scope else {})
     pair = ":".join(map(urllib.parse.quote_plus, (client_id, secret)))
     headers = {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}", "Accept": "application/json"}

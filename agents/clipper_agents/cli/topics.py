@@ -49,7 +49,7 @@ def export(deployment: DeploymentContext, form: Form) -> None:
     if form not in FORMATS:
         raise typer.BadParameter(choices(form, FORMATS), param_hint="--format")
     settings, catalogue = deployment.settings, deployment.catalogue
-    hosted = [model for model in settings.models if not model.colocated]
+    hosted = [model for model in settings.models if model.is_hosted]
     requests = [catalogue.requests_topic(model.name, model.version, model.replicas) for model in hosted]
     rights = rights_of(catalogue, [f"{model.name}.{model.version}" for model in hosted])
     bootstrap = settings.kafka.bootstrap or "localhost:9092"

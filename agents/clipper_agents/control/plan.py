@@ -62,7 +62,7 @@ def stated(manifest: ApplicationManifest | ModelManifest) -> dict[str, Any]:
 
 def wanted_hosts(model: ModelManifest) -> int:
     """Return how many hosts a version should have."""
-    return 0 if model.colocated or model.retired else model.replicas
+    return model.replicas if model.is_hosted else 0
 
 
 def refs_of(application: ApplicationManifest | None) -> list[str]:

@@ -67,7 +67,7 @@ async def ensure_topics(
         TopicMismatch: a topic exists with other partitions or another cleanup policy; all of them are named.
         TopicRefused: one is missing, and may not be created; all of them are named.
     """
-    hosted = (model for model in models if not model.colocated and not model.retired)
+    hosted = (model for model in models if model.is_hosted)
     requests = [catalogue.requests_topic(model.name, model.version, model.replicas) for model in hosted]
     return await ensure_specs(connection, catalogue.fixed_topics(), requests, creation)
 

@@ -82,7 +82,7 @@ class ApplicationRegistry:
 
     @property
     def hosted(self) -> list[str]:
-        return [ref for ref, model in self._manifests.models.items() if not model.colocated and not model.retired]
+        return [ref for ref, model in self._manifests.models.items() if model.is_hosted]
 
     @property
     def unreached(self) -> list[ModelManifest]:
